@@ -1,0 +1,269 @@
+package bktree
+
+import (
+	"cmp"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// check fails the test unless everything inside x agrees with everything else.
+// Nothing may be using x.
+func check[P Point](t testing.TB, x *Index[P]) {
+	t.Helper()
+	owner := make(map[ID]P)
+	for i := range x.ids.shard {
+		s := &x.ids.shard[i]
+		for p, id := range s.ids {
+			if shardOf(p) != i {
+				t.Fatalf("point of ID %d is in shard %d, want %d", id, i, shardOf(p))
+			}
+			if _, twice := owner[id]; twice {
+				t.Fatalf("ID %d is given to two points", id)
+			}
+			owner[id] = p
+		}
+		if len(s.ids) > s.peak {
+			t.Fatalf("shard %d: %d points, peak %d", i, len(s.ids), s.peak)
+		}
+		if s.peak >= minRebuild && len(s.ids) < s.peak/4 {
+			t.Fatalf("shard %d holds memory for %d points and has %d", i, s.peak, len(s.ids))
+		}
+	}
+	if len(owner) != x.ids.n {
+		t.Fatalf("table counts %d points, has %d", x.ids.n, len(owner))
+	}
+	free := 0
+	for w, word := range x.alloc.free {
+		free += bits.OnesCount64(word)
+		if x.alloc.words[w>>6]>>(w&63)&1 != 0 != (word != 0) {
+			t.Fatalf("allocator: word %d is %#x, and its summary bit says otherwise", w, word)
+		}
+	}
+	if free+len(owner) != x.alloc.end {
+		t.Fatalf("%d IDs free, %d used, %d ever given", free, len(owner), x.alloc.end)
+	}
+	for id := range owner {
+		if int(id) >= x.alloc.end || x.alloc.free[id>>6]>>(id&63)&1 != 0 {
+			t.Fatalf("ID %d is used and free", id)
+		}
+	}
+	for _, w := range x.alloc.words[:min(x.alloc.first, len(x.alloc.words))] {
+		if w != 0 {
+			t.Fatal("allocator skips free IDs")
+		}
+	}
+	for id := range ID(x.alloc.end) + 1 {
+		want, used := owner[id]
+		if p, ok := x.Point(id); ok != used || p != want {
+			t.Fatalf("ID %d: Point says %v, %v, want %v, %v", id, p, ok, want, used)
+		}
+	}
+	switch s := x.structure.(type) {
+	case *scan[P]:
+		checkScan(t, s, owner)
+	case *tree[P]:
+		checkTree(t, s, owner)
+	}
+}
+
+func checkScan[P Point](t testing.TB, s *scan[P], owner map[ID]P) {
+	t.Helper()
+	total := 0
+	for i, c := range *s.chunks.Load() {
+		n := 0
+		for slot := range chunkSlots {
+			if c.live[slot>>6]>>(slot&63)&1 == 0 {
+				continue
+			}
+			n++
+			id := ID(i<<chunkBits + slot)
+			if p, ok := owner[id]; !ok || c.points[slot] != p {
+				t.Fatalf("slot %d of chunk %d is live and not the point of ID %d", slot, i, id)
+			}
+		}
+		if n != c.n {
+			t.Fatalf("chunk %d counts %d points, has %d", i, c.n, n)
+		}
+		if n == 0 && c.points != nil || cap(c.points) > chunkSlots {
+			t.Fatalf("chunk %d has %d points and memory for %d", i, n, cap(c.points))
+		}
+		total += n
+	}
+	if total != len(owner) {
+		t.Fatalf("scan has %d points, table %d", total, len(owner))
+	}
+}
+
+func checkTree[P Point](t testing.TB, tr *tree[P], owner map[ID]P) {
+	t.Helper()
+	live := 0
+	for name, a := range map[string]*arena[P]{"growing": &tr.grow, "old": &tr.old} {
+		dead, seen := 0, make([]bool, len(a.nodes))
+		if len(a.nodes) > 0 {
+			seen[0] = true
+		}
+		for i := range a.nodes {
+			n := &a.nodes[i]
+			if n.id == noID {
+				dead++
+			} else if p, ok := owner[n.id]; !ok || p != n.point {
+				t.Fatalf("%s tree: node %d is not the point of ID %d", name, i, n.id)
+			}
+			last := 0
+			for at := n.child; at != 0; at = a.nodes[at].sibling {
+				c := &a.nodes[at]
+				if seen[at] || int(c.distance) <= last {
+					t.Fatalf("%s tree: children of node %d are not in order", name, i)
+				}
+				seen[at], last = true, int(c.distance)
+				// Everything below c is at c's distance from n.
+				for below := []uint32{at}; len(below) > 0; {
+					b := &a.nodes[below[len(below)-1]]
+					below = below[:len(below)-1]
+					if d := Distance(b.point, n.point); d != last {
+						t.Fatalf("%s tree: a node filed at distance %d is at %d", name, last, d)
+					}
+					for g := b.child; g != 0; g = a.nodes[g].sibling {
+						below = append(below, g)
+					}
+				}
+			}
+		}
+		if i := slices.Index(seen, false); i >= 0 {
+			t.Fatalf("%s tree: node %d cannot be reached", name, i)
+		}
+		if dead != a.dead {
+			t.Fatalf("%s tree: counts %d dead nodes, has %d", name, a.dead, dead)
+		}
+		live += len(a.nodes) - dead
+	}
+	if live != len(owner) {
+		t.Fatalf("tree has %d points, table %d", live, len(owner))
+	}
+	if n := len(tr.grow.nodes); len(tr.old.nodes) == 0 && tr.grow.dead > n/2+1 && tr.grow.dead > minDead {
+		t.Fatalf("%d of %d nodes are dead", tr.grow.dead, n)
+	}
+}
+
+// model is the index as one would write it down: the contract.
+type model[P Point] struct {
+	ids  map[P]ID
+	used []bool // by ID
+}
+
+func (m *model[P]) insert(p P) (ID, bool) {
+	if id, ok := m.ids[p]; ok {
+		return id, false
+	}
+	id := slices.Index(m.used, false)
+	if id < 0 {
+		id = len(m.used)
+		m.used = append(m.used, false)
+	}
+	m.used[id] = true
+	m.ids[p] = ID(id)
+	return ID(id), true
+}
+
+func (m *model[P]) remove(p P) (ID, bool) {
+	id, ok := m.ids[p]
+	if ok {
+		delete(m.ids, p)
+		m.used[id] = false
+	}
+	return id, ok
+}
+
+func (m *model[P]) near(q P, radius, limit int) (found []Neighbour, truncated bool) {
+	for p, id := range m.ids {
+		if d := Distance(p, q); d <= radius {
+			found = append(found, Neighbour{id, d})
+		}
+	}
+	slices.SortFunc(found, func(a, b Neighbour) int {
+		return cmp.Or(cmp.Compare(a.Distance, b.Distance), cmp.Compare(a.ID, b.ID))
+	})
+	if limit > 0 && len(found) > limit {
+		return found[:limit], true
+	}
+	return found, false
+}
+
+func words[P Point](p *P) []uint64 {
+	switch p := any(p).(type) {
+	case *Point64:
+		return []uint64{uint64(*p)}
+	case *Point256:
+		return p[:]
+	}
+	panic("unreachable")
+}
+
+func width[P Point]() int { return 64 * len(words(new(P))) }
+
+func flip[P Point](p P, i int) P {
+	switch p := any(&p).(type) {
+	case *Point64:
+		*p ^= 1 << (i & 63)
+	case *Point256:
+		p[i>>6&3] ^= 1 << (i & 63)
+	}
+	return p
+}
+
+func random[P Point](r *rand.Rand) P {
+	var p P
+	switch p := any(&p).(type) {
+	case *Point64:
+		*p = Point64(r.Uint64())
+	case *Point256:
+		for i := range p {
+			p[i] = r.Uint64()
+		}
+	}
+	return p
+}
+
+// clustered makes n points of which a tenth are the centre of up to eight
+// others no more than 40 (of 256) or 10 (of 64) bits away.
+func clustered[P Point](r *rand.Rand, n int) []P {
+	points := make([]P, 0, n+8)
+	for len(points) < n {
+		p := random[P](r)
+		points = append(points, p)
+		if r.IntN(10) == 0 {
+			for range 1 + r.IntN(8) {
+				points = append(points, shaken(r, p, r.IntN(1+min(40, width[P]()*10/64))))
+			}
+		}
+	}
+	return points[:n]
+}
+
+// distinct puts a random point in the place of each that came before.
+func distinct[P Point](r *rand.Rand, points []P) []P {
+	seen := make(map[P]bool)
+	for i, p := range points {
+		for seen[p] {
+			p = random[P](r)
+		}
+		seen[p], points[i] = true, p
+	}
+	return points
+}
+
+// shaken flips n random bits, some perhaps back again.
+func shaken[P Point](r *rand.Rand, p P, n int) P {
+	for range n {
+		p = flip(p, r.IntN(width[P]()))
+	}
+	return p
+}
+
+func newRand(t testing.TB) *rand.Rand {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	return rand.New(rand.NewPCG(seed, 0))
+}

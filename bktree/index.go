@@ -1,0 +1,187 @@
+package bktree
+
+import (
+	"fmt"
+	"math"
+	"sync"
+)
+
+// ID is the number an Index gives a point. IDs are dense and small: a new
+// point gets the lowest free one, so a caller can keep data beside the point in
+// a slice. An ID is free to be given again once Remove has returned it.
+type ID uint32
+
+// Neighbour is a point that Near found.
+type Neighbour struct {
+	ID       ID
+	Distance int // Hamming distance from the point asked for, in bits
+}
+
+// Stats describes an Index at one moment.
+type Stats struct {
+	Points int   // points in the index
+	IDs    int   // all IDs are below this; it never shrinks
+	Bytes  int64 // memory held, in bytes; the hash table is an estimate
+}
+
+// structure is what searches. The Index in front of it decides which points
+// exist and which ID each has: put is only called with an ID that is free and
+// a point that is absent, drop only with a pair that was put.
+//
+// Calls of put and drop come one at a time; near, at and bytes run beside them.
+type structure[P Point] interface {
+	put(id ID, p P)
+	drop(id ID, p P)
+	near(q P, into *nearest)
+	at(id ID) (P, bool)
+	bytes() int64
+}
+
+// Index answers exactly which points lie within a Hamming radius of another.
+// It is safe for concurrent use. Lookups run while points are inserted and
+// removed: an Insert or Remove that has returned is seen by every Near that
+// starts afterwards.
+//
+// Near is not a snapshot. A point that is inserted or removed while Near runs
+// may or may not be in the answer, and an ID in the answer may have been given
+// to another point by the time the caller reads it. A caller that keeps data
+// beside the IDs must hold its own lock over both, or compare the point.
+type Index[P Point] struct {
+	mu        sync.RWMutex // guards ids and alloc; held to write, orders put and drop
+	ids       table[P]
+	alloc     allocator
+	structure structure[P] // locks for itself
+}
+
+// New returns an empty Index.
+func New[P Point]() *Index[P] { return newIndex[P](newScan[P]()) }
+
+func newIndex[P Point](s structure[P]) *Index[P] { return &Index[P]{structure: s} }
+
+// Insert adds p and returns its ID. Identical points are one point: if p is
+// there already, Insert returns the ID it has and false.
+//
+// Insert panics when all 2^32 - 1 IDs are given out.
+func (x *Index[P]) Insert(p P) (id ID, added bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if id, ok := x.ids.get(p); ok {
+		return id, false
+	}
+	id = x.alloc.take()
+	x.structure.put(id, p)
+	x.ids.set(p, id)
+	return id, true
+}
+
+// Remove takes p out and returns the ID it had, or false if it was not there.
+func (x *Index[P]) Remove(p P) (id ID, removed bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	id, ok := x.ids.get(p)
+	if !ok {
+		return 0, false
+	}
+	x.ids.remove(p)
+	x.structure.drop(id, p)
+	x.alloc.give(id)
+	return id, true
+}
+
+// Find returns the ID of p itself. It is a hash table lookup.
+func (x *Index[P]) Find(p P) (ID, bool) {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return x.ids.get(p)
+}
+
+// Point returns the point that has the given ID, or false if none has. It spares
+// a caller that keeps data beside the IDs its own copy of the points.
+func (x *Index[P]) Point(id ID) (P, bool) { return x.structure.at(id) }
+
+// Near appends to dst every point whose Hamming distance from p is at most
+// radius bits, nearest first, ties in the order of their IDs. A negative radius
+// finds nothing.
+//
+// A limit above zero caps how many are appended. Those appended are then the
+// nearest, and truncated reports that there were more.
+func (x *Index[P]) Near(p P, radius, limit int, dst []Neighbour) (near []Neighbour, truncated bool) {
+	if radius < 0 {
+		return dst, false
+	}
+	if radius == 0 {
+		if id, ok := x.Find(p); ok {
+			dst = append(dst, Neighbour{ID: id})
+		}
+		return dst, false
+	}
+	into := collectors.Get().(*nearest)
+	defer collectors.Put(into)
+	*into = nearest{found: dst, start: len(dst), radius: radius, limit: limit}
+	x.structure.near(p, into)
+	near, truncated = into.finish()
+	into.found = nil // the caller's
+	return near, truncated
+}
+
+// collectors spares Near an allocation: what goes through the structure
+// interface escapes.
+var collectors = sync.Pool{New: func() any { return new(nearest) }}
+
+// Stats returns the size of the index.
+func (x *Index[P]) Stats() Stats {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	return Stats{
+		Points: x.ids.len(),
+		IDs:    x.alloc.end,
+		Bytes:  x.ids.bytes() + x.alloc.bytes() + x.structure.bytes(),
+	}
+}
+
+// maxIDs leaves the last ID for the tree, where it marks a dead node.
+const maxIDs = math.MaxUint32
+
+// allocator gives out the lowest free ID, which keeps IDs dense after removals
+// and lets the upper chunks of the scan drain. It is a bitmap of the free IDs
+// below end, and a bitmap of the words of the first that are not zero.
+type allocator struct {
+	end   int      // IDs from here on were never given
+	free  []uint64 // bit i: ID i is free
+	words []uint64 // bit i: free[i] != 0
+	first int      // words below this are all zero
+}
+
+func (a *allocator) take() ID {
+	for ; a.first < len(a.words); a.first++ {
+		if a.words[a.first] == 0 {
+			continue
+		}
+		w := a.first<<6 + lowest(a.words[a.first])
+		bit := lowest(a.free[w])
+		if a.free[w] &^= 1 << bit; a.free[w] == 0 {
+			a.words[a.first] &^= 1 << (w & 63)
+		}
+		return ID(w<<6 + bit)
+	}
+	if a.end >= maxIDs {
+		panic(fmt.Sprintf("bktree: more than %d points", a.end))
+	}
+	id := a.end
+	a.end++
+	if id>>6 == len(a.free) {
+		a.free = append(a.free, 0)
+	}
+	if id>>12 == len(a.words) {
+		a.words = append(a.words, 0)
+	}
+	return ID(id)
+}
+
+func (a *allocator) give(id ID) {
+	a.free[id>>6] |= 1 << (id & 63)
+	a.words[id>>12] |= 1 << (id >> 6 & 63)
+	a.first = min(a.first, int(id>>12))
+}
+
+func (a *allocator) bytes() int64 { return int64(cap(a.free)+cap(a.words)) * 8 }

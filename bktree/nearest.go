@@ -1,0 +1,51 @@
+package bktree
+
+import (
+	"cmp"
+	"slices"
+)
+
+// nearest collects the points a search comes across. With a limit it holds
+// no more than a few times that many, whatever lies within the radius: when it
+// is full it keeps the nearest and draws the radius in to the farthest of them.
+type nearest struct {
+	found     []Neighbour // the caller's, up to start; then ours
+	start     int
+	radius    int // bits; structures read it again after each add
+	limit     int // 0 or less: none
+	truncated bool
+}
+
+// slack is the least number of points kept beyond the limit, so that a small
+// limit does not mean a sort for every point.
+const slack = 64
+
+func (n *nearest) add(id ID, distance int) {
+	n.found = append(n.found, Neighbour{ID: id, Distance: distance})
+	if n.limit > 0 && len(n.found)-n.start-n.limit >= max(n.limit, slack) {
+		n.cut()
+		// Not one less: points need not come in the order of their IDs, and
+		// one as far as the farthest may still precede it.
+		n.radius = n.found[len(n.found)-1].Distance
+	}
+}
+
+// cut sorts what was found and drops what is beyond the limit.
+func (n *nearest) cut() {
+	ours := n.found[n.start:]
+	slices.SortFunc(ours, func(a, b Neighbour) int {
+		if c := cmp.Compare(a.Distance, b.Distance); c != 0 {
+			return c
+		}
+		return cmp.Compare(a.ID, b.ID)
+	})
+	if n.limit > 0 && len(ours) > n.limit {
+		n.found = n.found[:n.start+n.limit]
+		n.truncated = true
+	}
+}
+
+func (n *nearest) finish() ([]Neighbour, bool) {
+	n.cut()
+	return n.found, n.truncated
+}
