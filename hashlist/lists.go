@@ -1,0 +1,380 @@
+package hashlist
+
+import (
+	"bufio"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Lists is a log together with what its statements come to. Methods may be
+// called concurrently.
+type Lists struct {
+	log    Log
+	policy Policy
+
+	mu    sync.RWMutex // guards what follows; held to write for one batch of statements
+	fold  *fold
+	seq   uint64        // the fold holds the log up to here
+	grown chan struct{} // closed, and replaced, when seq grows
+
+	requests chan request
+	stop     context.CancelFunc
+	done     chan struct{} // closed when the committer has returned
+}
+
+// ErrClosed is returned by Apply after Close.
+var ErrClosed = errors.New("the lists are closed")
+
+// Bounds of one append to the log: what waits is written together, so that many
+// callers share one flush to the disk.
+const (
+	maxBatch     = 256 // requests
+	maxBatchSize = 8 << 20
+)
+
+// sweep is how often lapsed statements are taken out of the index. Lookups do
+// not wait for it: they look at the clock themselves.
+const sweep = time.Minute
+
+type request struct {
+	records []Record
+	reply   chan<- reply // has room for one
+}
+
+type reply struct {
+	seqs []uint64
+	err  error
+}
+
+// Open reads log to its end and returns what it comes to. Close ends it; the
+// log remains the caller's.
+func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
+	if err := policy.Validate(); err != nil {
+		return nil, err
+	}
+	l := &Lists{
+		log: log, policy: policy, fold: newFold(), grown: make(chan struct{}),
+		requests: make(chan request), done: make(chan struct{}),
+	}
+	now := time.Now()
+	for r, err := range log.After(ctx, 0, Selection{}) {
+		if err != nil {
+			return nil, fmt.Errorf("read the log behind statement %d: %w", l.seq, err)
+		}
+		l.fold.merge(&r.Statement, now)
+		l.seq = r.Seq
+	}
+	ctx, l.stop = context.WithCancel(context.Background())
+	go l.commit(ctx)
+	return l, nil
+}
+
+// Close waits for what Apply has begun and ends the lists' work. Lookups still
+// answer.
+func (l *Lists) Close() {
+	l.stop()
+	<-l.done
+}
+
+// Apply appends records to the log and merges their statements. When it
+// returns they are durable, and every later Lookup heeds them. It returns their
+// places in the log; those of statements that were there before are smaller
+// than the others. The statements must be valid and their proofs checked.
+//
+// If ctx ends first, the records may or may not have been stored: applying them
+// again is safe and settles it.
+func (l *Lists) Apply(ctx context.Context, records ...Record) ([]uint64, error) {
+	for i := range records {
+		if err := records[i].Statement.Validate(); err != nil {
+			return nil, fmt.Errorf("statement %s: %w", records[i].Statement.ID, err)
+		}
+	}
+	answer := make(chan reply, 1)
+	select {
+	case l.requests <- request{records, answer}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-l.done:
+		return nil, ErrClosed
+	}
+	select {
+	case r := <-answer:
+		return r.seqs, r.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// commit owns the order of appends: it writes what waits in one go, merges it,
+// and then answers.
+func (l *Lists) commit(ctx context.Context) {
+	defer close(l.done)
+	tick := time.NewTicker(sweep)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			l.mu.Lock()
+			l.fold.lapse(time.Now())
+			l.mu.Unlock()
+		case r := <-l.requests:
+			batch := append(make([]request, 0, 8), r)
+			size := weight(r)
+			for more := true; more && len(batch) < maxBatch && size < maxBatchSize; {
+				select {
+				case r := <-l.requests:
+					batch = append(batch, r)
+					size += weight(r)
+				default:
+					more = false
+				}
+			}
+			l.write(batch)
+		}
+	}
+}
+
+func weight(r request) (n int) {
+	for i := range r.records {
+		n += len(r.records[i].Signed)
+	}
+	return n
+}
+
+func (l *Lists) write(batch []request) {
+	records := batch[0].records
+	if len(batch) > 1 {
+		records = nil
+		for _, r := range batch {
+			records = append(records, r.records...)
+		}
+	}
+	// Not the callers' contexts: one of them leaving must not fail the others.
+	seqs, err := l.log.Append(context.Background(), records)
+	if err == nil && len(seqs) != len(records) {
+		err = fmt.Errorf("the log gave %d places for %d statements", len(seqs), len(records))
+	}
+	if err != nil {
+		for _, r := range batch {
+			r.reply <- reply{err: fmt.Errorf("append to the log: %w", err)}
+		}
+		return
+	}
+	l.mu.Lock()
+	now := time.Now()
+	l.fold.lapse(now)
+	for i := range records {
+		l.fold.merge(&records[i].Statement, now)
+		l.seq = max(l.seq, seqs[i])
+	}
+	close(l.grown)
+	l.grown = make(chan struct{})
+	l.mu.Unlock()
+	for _, r := range batch {
+		r.reply <- reply{seqs: seqs[:len(r.records):len(r.records)]}
+		seqs = seqs[len(r.records):]
+	}
+}
+
+// Seq returns the place in the log up to which lookups heed it.
+func (l *Lists) Seq() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.seq
+}
+
+// Wait returns once the log has grown beyond seq.
+func (l *Lists) Wait(ctx context.Context, seq uint64) error {
+	for {
+		l.mu.RLock()
+		now, grown := l.seq, l.grown
+		l.mu.RUnlock()
+		if now > seq {
+			return nil
+		}
+		select {
+		case <-grown:
+		case <-l.done:
+			return ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// After reads the log; see Log.After.
+func (l *Lists) After(ctx context.Context, seq uint64, only Selection) func(yield func(Record, error) bool) {
+	return l.log.After(ctx, seq, only)
+}
+
+// List describes a list that has a definition.
+type List struct {
+	Definition
+	ID         string // IRI
+	Issuer     string // who made the definition that counts
+	Statement  string // the ID of that definition
+	Updated    time.Time
+	Hashes     int // in force; one that two statements list counts twice
+	Statements int // with at least one hash in force
+}
+
+func (f *fold) describe(l *list) List {
+	s := &f.stmts[l.current.stmt]
+	return List{
+		Definition: l.current.Definition, ID: l.iri, Issuer: s.issuer, Statement: s.id,
+		Updated: time.Unix(s.published, 0).UTC(), Hashes: l.hashes, Statements: l.statements,
+	}
+}
+
+// List returns the list with the given IRI, and false if it has no definition.
+func (l *Lists) List(iri string) (List, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if v := l.fold.lists[iri]; v != nil && v.current != nil {
+		return l.fold.describe(v), true
+	}
+	return List{}, false
+}
+
+// All returns every list that has a definition, by name.
+func (l *Lists) All() []List {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var all []List
+	for _, v := range l.fold.lists {
+		if v.current != nil {
+			all = append(all, l.fold.describe(v))
+		}
+	}
+	slices.SortFunc(all, func(a, b List) int {
+		return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+	})
+	return all
+}
+
+// Definitions returns the IDs of the definitions of a list that are not
+// retracted. Retracting them all ends the list.
+func (l *Lists) Definitions(iri string) []string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var ids []string
+	if v := l.fold.lists[iri]; v != nil {
+		for _, d := range v.defs {
+			ids = append(ids, l.fold.stmts[d.stmt].id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Issued says who made a statement and for which list. It does not know
+// retractions.
+func (l *Lists) Issued(id string) (issuer, list string, known bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	n, ok := l.fold.byID[id]
+	if !ok {
+		return "", "", false
+	}
+	s := &l.fold.stmts[n]
+	return s.issuer, s.list.iri, true
+}
+
+// Listed reports which of hashes are in force on a list by a statement of the
+// given issuer.
+func (l *Lists) Listed(list, issuer string, hashes []Hash) []bool {
+	now := time.Now().Unix()
+	listed := make([]bool, len(hashes))
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	f := l.fold
+	for i, h := range hashes {
+		f.each(h, func(s *stmt) bool {
+			listed[i] = s.list.iri == list && s.issuer == issuer && (s.expires == 0 || s.expires > now)
+			return !listed[i]
+		})
+	}
+	return listed
+}
+
+// InForce returns those of the hashes of an AddHashes statement that have
+// neither been retracted nor lapsed.
+func (l *Lists) InForce(s *Statement) []Hash {
+	now := time.Now().Unix()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	f := l.fold
+	n, ok := f.byID[s.ID]
+	if !ok || f.stmts[n].live == 0 || f.stmts[n].expires != 0 && f.stmts[n].expires <= now {
+		return nil
+	}
+	var in []Hash
+	for i, h := range s.Hashes {
+		if f.postings[f.stmts[n].first+uint32(i)].alg != 0 {
+			in = append(in, h)
+		}
+	}
+	return in
+}
+
+// each visits the statements that list h itself, until visit returns false.
+func (f *fold) each(h Hash, visit func(*stmt) bool) {
+	if !h.alg.Valid() {
+		return
+	}
+	id, ok := f.points[h.alg].find(h)
+	if !ok {
+		return
+	}
+	for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
+		if !visit(&f.stmts[f.postings[o-1].stmt]) {
+			return
+		}
+	}
+}
+
+// Counts tells how much is in force.
+type Counts struct {
+	Hashes     map[Algorithm]int // distinct
+	Statements int               // known, also those no longer in force
+	Lists      int               // with a definition
+}
+
+// Counts tells how much is in force.
+func (l *Lists) Counts() Counts {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	c := Counts{Hashes: map[Algorithm]int{}, Statements: len(l.fold.stmts)}
+	for _, a := range Algorithms {
+		c.Hashes[a] = l.fold.points[a].len()
+	}
+	for _, v := range l.fold.lists {
+		if v.current != nil {
+			c.Lists++
+		}
+	}
+	return c
+}
+
+// WriteFold writes what is in force, sorted, a line each. Two nodes that hold
+// the same statements write the same bytes. It holds every listed hash: it is
+// for the operator and for tests, not for logs. Lookups go on meanwhile, but
+// new statements wait.
+func (l *Lists) WriteFold(w io.Writer) error {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	b := bufio.NewWriter(w)
+	if err := l.fold.write(b, time.Now()); err != nil {
+		return err
+	}
+	return b.Flush()
+}

@@ -1,0 +1,702 @@
+package hashlist
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"pgregory.net/rapid"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memoryLog keeps the contract of Log in memory, and can be told to fail before
+// or after it has stored, because an error does not mean that nothing happened.
+type memoryLog struct {
+	mu         sync.Mutex
+	records    []Record
+	fail       error
+	storeFirst bool // with fail: only after storing
+	appends    int
+}
+
+func (m *memoryLog) Append(_ context.Context, records []Record) ([]uint64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.appends++
+	if m.fail != nil && !m.storeFirst {
+		return nil, m.fail
+	}
+	var seqs []uint64
+	for _, r := range records {
+		i := slices.IndexFunc(m.records, func(k Record) bool { return k.Statement.ID == r.Statement.ID })
+		if i < 0 {
+			i = len(m.records)
+			r.Seq = uint64(i + 1)
+			m.records = append(m.records, r)
+		}
+		seqs = append(seqs, uint64(i+1))
+	}
+	return seqs, m.fail
+}
+
+func (m *memoryLog) After(_ context.Context, seq uint64, only Selection) iter.Seq2[Record, error] {
+	m.mu.Lock()
+	records := slices.Clone(m.records)
+	m.mu.Unlock()
+	return func(yield func(Record, error) bool) {
+		for _, r := range records {
+			if r.Seq > seq && (only.List == "" || only.List == r.Statement.List) && !yield(r, nil) {
+				return
+			}
+		}
+	}
+}
+
+func open(t testing.TB, log Log) *Lists {
+	t.Helper()
+	l, err := Open(context.Background(), log, DefaultPolicy())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	return l
+}
+
+func apply(t testing.TB, l *Lists, statements ...Statement) []uint64 {
+	t.Helper()
+	var records []Record
+	for _, s := range statements {
+		records = append(records, Record{Statement: s})
+	}
+	seqs, err := l.Apply(context.Background(), records...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seqs
+}
+
+func folded(t testing.TB, l *Lists) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := l.WriteFold(&b); err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+// TestMergeAnyOrder is the promise of the package: any order of arrival and any
+// repetition of the same statements come to the same fold, and so does reading
+// them from the log.
+func TestMergeAnyOrder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var world []Statement
+		for id := range rapid.IntRange(1, 30).Draw(t, "statements") {
+			world = append(world, anyStatement(t, id))
+		}
+		now := epoch.Add(time.Duration(rapid.IntRange(0, 250).Draw(t, "now")) * time.Second)
+		fold := func(order []Statement, times ...time.Time) string {
+			f := newFold()
+			for i := range order {
+				at := now
+				if len(times) > 0 { // a clock that runs while statements come in
+					at = times[min(i, len(times)-1)]
+					f.lapse(at)
+				}
+				f.merge(&order[i], at)
+			}
+			f.lapse(now)
+			check(t, f)
+			var b bytes.Buffer
+			if err := f.write(&b, now); err != nil {
+				t.Fatal(err)
+			}
+			return b.String()
+		}
+		want := fold(world)
+		if model := modelFold(world, now); model != want {
+			t.Fatalf("fold:\n%s\nmodel:\n%s", want, model)
+		}
+		shuffled := rapid.Permutation(world).Draw(t, "order")
+		repeated := append(slices.Clone(shuffled), rapid.SliceOf(rapid.SampledFrom(world)).Draw(t, "again")...)
+		if got := fold(repeated); got != want {
+			t.Fatalf("in order %v:\n%s\nwant:\n%s", ids(repeated), got, want)
+		}
+		var times []time.Time
+		for i := range repeated {
+			times = append(times, now.Add(time.Duration(i-len(repeated)+1)*10*time.Second))
+		}
+		if got := fold(repeated, times...); got != want {
+			t.Fatalf("with a running clock, in order %v:\n%s\nwant:\n%s", ids(repeated), got, want)
+		}
+	})
+}
+
+func ids(all []Statement) (ids []string) {
+	for _, s := range all {
+		ids = append(ids, s.ID[strings.LastIndexByte(s.ID, '/')+1:])
+	}
+	return ids
+}
+
+// modelFold is the definition of the fold, written down as plainly as can be.
+func modelFold(world []Statement, now time.Time) string {
+	retracted := func(s Statement, h Hash) bool {
+		return slices.ContainsFunc(world, func(r Statement) bool {
+			return r.Kind == Retraction && r.Retracts == s.ID && r.Issuer == s.Issuer && r.List == s.List &&
+				(len(r.Hashes) == 0 || h.IsZero() || slices.Contains(r.Hashes, h))
+		})
+	}
+	var lines []string
+	latest := map[string]Statement{}
+	for _, s := range world {
+		switch s.Kind {
+		case DefineList:
+			l, ok := latest[s.List]
+			if !retracted(s, Hash{}) && (!ok || s.Published.After(l.Published) || s.Published.Equal(l.Published) && s.ID > l.ID) {
+				latest[s.List] = s
+			}
+		case AddHashes:
+			if !s.Expires.IsZero() && !s.Expires.After(now) {
+				continue
+			}
+			until := int64(0)
+			if !s.Expires.IsZero() {
+				until = s.Expires.Unix()
+			}
+			for _, h := range s.Hashes {
+				if !retracted(s, h) {
+					lines = append(lines, fmt.Sprintf("hash %v on %s labels=%v action=%v until=%d by %s\n", h, s.List, s.Labels, s.Action, until, s.ID))
+				}
+			}
+		}
+	}
+	for iri, s := range latest {
+		d := s.Definition
+		lines = append(lines, fmt.Sprintf("list %s %s %q labels=%v audience=%v action=%v radii=%v by %s\n",
+			iri, d.Name, d.Summary, d.Labels, d.Audience, d.Action, d.Radii, s.ID))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "")
+}
+
+// check verifies what must always hold inside a fold.
+func check(t interface {
+	Fatalf(string, ...any)
+	Helper()
+}, f *fold) {
+	t.Helper()
+	chained := 0
+	for _, a := range Algorithms {
+		for id, o := range f.owners[a] {
+			for ; o != 0; o = f.postings[o-1].next {
+				p := f.postings[o-1]
+				if p.alg != a || int(p.point) != id {
+					t.Fatalf("posting %d is chained to %v %d but is of %v %d", o-1, a, id, p.alg, p.point)
+				}
+				chained++
+			}
+		}
+	}
+	live, hashes, statements := 0, map[*list]int{}, map[*list]int{}
+	for n, s := range f.stmts {
+		of := uint32(0)
+		for i := s.first; i < s.first+s.count; i++ {
+			if p := f.postings[i]; p.alg != 0 {
+				if p.stmt != uint32(n) {
+					t.Fatalf("statement %d has a posting of %d", n, p.stmt)
+				}
+				of++
+			}
+		}
+		if of != s.live {
+			t.Fatalf("statement %d has %d hashes in force, and says %d", n, of, s.live)
+		}
+		live += int(of)
+		hashes[s.list] += int(of)
+		if of > 0 {
+			statements[s.list]++
+		}
+	}
+	if live != chained {
+		t.Fatalf("%d postings are in force, %d are chained", live, chained)
+	}
+	for _, l := range f.lists {
+		if l.hashes != hashes[l] || l.statements != statements[l] {
+			t.Fatalf("list %s has %d hashes in %d statements, and says %d in %d", l.iri, hashes[l], statements[l], l.hashes, l.statements)
+		}
+	}
+}
+
+// TestLookupAgainstModel compares lookups with a walk over all statements.
+func TestLookupAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var world []Statement
+		for id := range rapid.IntRange(1, 30).Draw(t, "statements") {
+			s := anyStatement(t, id)
+			if s.Expires.IsZero() { // time is for another test
+				world = append(world, s)
+			}
+		}
+		f := newFold()
+		for i := range world {
+			f.merge(&world[i], epoch)
+		}
+		l := &Lists{fold: f, policy: DefaultPolicy()}
+		var q Query
+		for i := range rapid.IntRange(1, 4).Draw(t, "probes") {
+			q.Probes = append(q.Probes, Probe{Hash: anyHash(t), Index: i})
+		}
+		if rapid.Bool().Draw(t, "one list") {
+			q.Lists = []string{origin + "/lists/0"}
+		}
+		r := l.Lookup(q)
+		var got []string
+		for _, m := range r.Matches {
+			got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))
+		}
+		want := modelLookup(world, q)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		worst := VerdictAllow
+		for _, m := range r.Matches {
+			if !m.Suppressed && m.Action != Accept {
+				worst = max(worst, min(VerdictReject, map[Action]Verdict{Filter: VerdictFlag, Reject: VerdictReject, Drop: VerdictReject}[m.Action]))
+			}
+		}
+		if r.Verdict > worst || worst == VerdictAllow && r.Verdict != VerdictAllow {
+			t.Fatalf("verdict %v, but nothing asks for more than %v", r.Verdict, worst)
+		}
+	})
+}
+
+func modelLookup(world []Statement, q Query) []string {
+	in := modelFold(world, epoch)
+	defs := map[string]Definition{}
+	for _, s := range world {
+		if s.Kind == DefineList && strings.Contains(in, fmt.Sprintf(" by %s\n", s.ID)) {
+			defs[s.List] = *s.Definition
+		}
+	}
+	var found []string
+	for _, s := range world {
+		d, defined := defs[s.List]
+		if s.Kind != AddHashes || !defined || len(q.Lists) > 0 && !slices.Contains(q.Lists, s.List) {
+			continue
+		}
+		for _, h := range s.Hashes {
+			if !strings.Contains(in, fmt.Sprintf("hash %v on %s labels=%v action=%v until=0 by %s\n", h, s.List, s.Labels, s.Action, s.ID)) {
+				continue
+			}
+			best := -1
+			for _, p := range q.Probes {
+				if n, ok := p.Hash.Distance(h); ok && n <= int(d.Radii[h.Algorithm()]) && (best < 0 || n < best) {
+					best = n
+				}
+			}
+			if best >= 0 {
+				action := s.Action
+				if action == 0 {
+					action = d.Action
+				}
+				labels := slices.Concat(d.Labels, s.Labels)
+				slices.Sort(labels)
+				found = append(found, fmt.Sprintf("%s %v %d %v %v", s.ID, h.Algorithm(), best, action, slices.Compact(labels)))
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+// hashAt returns a hash of a fixed picture with bits turned.
+func hashAt(t testing.TB, a Algorithm, flips ...int) Hash {
+	t.Helper()
+	sum := bytes.Repeat([]byte{0xa5}, a.Size())
+	for _, f := range flips {
+		sum[f/8] ^= 1 << (f % 8)
+	}
+	h, err := NewHash(a, sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func first(n int) (flips []int) {
+	for i := range n {
+		flips = append(flips, i)
+	}
+	return flips
+}
+
+var statements int
+
+func define(name string, action Action) Statement {
+	statements++
+	return Statement{
+		ID: fmt.Sprintf("%s/statements/d%d", origin, statements), Issuer: origin + "/users/a", List: origin + "/lists/" + name,
+		Kind: DefineList, Published: epoch,
+		Definition: &Definition{Name: name, Labels: []string{"csam"}, Audience: Local, Action: action, Radii: DefaultRadii},
+	}
+}
+
+func add(list string, hashes ...Hash) Statement {
+	statements++
+	return Statement{
+		ID: fmt.Sprintf("%s/statements/a%d", origin, statements), Issuer: origin + "/users/a", List: origin + "/lists/" + list,
+		Kind: AddHashes, Published: epoch, Hashes: hashes,
+	}
+}
+
+func probe(hashes ...Hash) Query {
+	var q Query
+	for i, h := range hashes {
+		q.Probes = append(q.Probes, Probe{Hash: h, Index: i})
+	}
+	return q
+}
+
+func TestVerdicts(t *testing.T) {
+	pdq := func(n int) Hash { return hashAt(t, PDQ, first(n)...) }
+	ban, harmless, marked := define("ban", Reject), define("harmless", Accept), define("marked", Filter)
+	for _, c := range []struct {
+		name       string
+		statements []Statement
+		ask        Query
+		verdict    Verdict
+		matches    int
+		suppressed int
+	}{
+		{"nothing listed", nil, probe(pdq(0)), VerdictAllow, 0, 0},
+		{"the very hash", []Statement{add("ban", pdq(0))}, probe(pdq(0)), VerdictReject, 1, 0},
+		{"at the radius", []Statement{add("ban", pdq(0))}, probe(pdq(31)), VerdictReject, 1, 0},
+		{"behind the radius", []Statement{add("ban", pdq(0))}, probe(pdq(32)), VerdictAllow, 0, 0},
+		{"a milder list", []Statement{add("marked", pdq(0))}, probe(pdq(1)), VerdictFlag, 1, 0},
+		{"the worst counts", []Statement{add("marked", pdq(0)), add("ban", pdq(9))}, probe(pdq(0)), VerdictReject, 2, 0},
+		{"a list nobody defined", []Statement{add("unknown", pdq(0))}, probe(pdq(0)), VerdictAllow, 0, 0},
+		{"a 64-bit hash alone", []Statement{add("ban", hashAt(t, PHash))}, probe(hashAt(t, PHash)), VerdictHold, 1, 0},
+		{"two 64-bit hashes agree", []Statement{add("ban", hashAt(t, PHash), hashAt(t, DHash))}, probe(hashAt(t, PHash), hashAt(t, DHash)), VerdictReject, 2, 0},
+		{"two, of different statements", []Statement{add("ban", hashAt(t, PHash)), add("ban", hashAt(t, DHash))}, probe(hashAt(t, PHash), hashAt(t, DHash)), VerdictHold, 2, 0},
+		{"md5 alone", []Statement{add("ban", hashAt(t, MD5))}, probe(hashAt(t, MD5)), VerdictHold, 1, 0},
+		{"sha256 alone", []Statement{add("ban", hashAt(t, SHA256))}, probe(hashAt(t, SHA256)), VerdictReject, 1, 0},
+		{"a digest one bit off", []Statement{add("ban", hashAt(t, SHA256))}, probe(hashAt(t, SHA256, 3)), VerdictAllow, 0, 0},
+		{"harmless and as near", []Statement{add("ban", pdq(0)), add("harmless", pdq(2))}, probe(pdq(1)), VerdictAllow, 2, 1},
+		{"harmless but further", []Statement{add("ban", pdq(0)), add("harmless", pdq(5))}, probe(pdq(1)), VerdictReject, 2, 0},
+		{"harmless by another algorithm", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, PHash))}, probe(pdq(0), hashAt(t, PHash)), VerdictReject, 2, 0},
+		{"the very file is harmless", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, SHA256))}, probe(pdq(0), hashAt(t, SHA256)), VerdictAllow, 2, 1},
+		{"only harmless", []Statement{add("harmless", pdq(0))}, probe(pdq(0)), VerdictAllow, 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := open(t, &memoryLog{})
+			apply(t, l, append([]Statement{ban, harmless, marked}, c.statements...)...)
+			r := l.Lookup(c.ask)
+			suppressed := 0
+			for _, m := range r.Matches {
+				if m.Suppressed {
+					suppressed++
+				}
+			}
+			if r.Verdict != c.verdict || len(r.Matches) != c.matches || suppressed != c.suppressed {
+				t.Errorf("verdict %v of %d matches, %d suppressed (%s); want %v of %d, %d", r.Verdict, len(r.Matches), suppressed, r.Reason, c.verdict, c.matches, c.suppressed)
+			}
+			if r.Reason == "" || strings.Contains(r.Reason, "a5a5") {
+				t.Errorf("reason %q", r.Reason)
+			}
+			if r.Seq != l.Seq() {
+				t.Errorf("answered at %d, log is at %d", r.Seq, l.Seq())
+			}
+		})
+	}
+}
+
+func TestLookupLimit(t *testing.T) {
+	l := open(t, &memoryLog{})
+	apply(t, l, define("ban", Reject), define("marked", Filter))
+	for n := range 10 {
+		apply(t, l, add("marked", hashAt(t, PDQ, first(n)...)))
+	}
+	apply(t, l, add("ban", hashAt(t, PDQ, first(20)...)))
+	q := probe(hashAt(t, PDQ))
+	q.Limit = 3
+	r := l.Lookup(q)
+	if len(r.Matches) != 3 || !r.Truncated || r.Verdict != VerdictReject {
+		t.Fatalf("%d matches, truncated %v, verdict %v", len(r.Matches), r.Truncated, r.Verdict)
+	}
+	for i, m := range r.Matches {
+		if m.Distance != i || m.ListName != "marked" || m.Similarity() != 100-100*float64(i)/256 {
+			t.Errorf("match %d: %+v", i, m)
+		}
+	}
+	// A picture and its complement: the nearest probe of one hash is reported.
+	q = probe(hashAt(t, PDQ, first(20)...), hashAt(t, PDQ, first(19)...))
+	q.Lists = []string{origin + "/lists/ban"}
+	if r := l.Lookup(q); len(r.Matches) != 1 || r.Matches[0].Distance != 0 || r.Matches[0].Probe.Index != 0 || r.Truncated {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestRetractAndList(t *testing.T) {
+	l := open(t, &memoryLog{})
+	def := define("ban", Reject)
+	a := add("ban", hashAt(t, PDQ), hashAt(t, SHA256), hashAt(t, MD5))
+	apply(t, l, def, a)
+	listed := func() []bool { return l.Listed(a.List, a.Issuer, a.Hashes) }
+	if got := listed(); !slices.Equal(got, []bool{true, true, true}) {
+		t.Fatal(got)
+	}
+	if l.Listed(a.List, origin+"/users/b", a.Hashes)[0] || l.Listed(origin+"/lists/x", a.Issuer, a.Hashes)[0] {
+		t.Error("listed by somebody else, or elsewhere")
+	}
+	undo := Statement{
+		ID: origin + "/statements/u1", Issuer: a.Issuer, List: a.List, Kind: Retraction, Published: epoch, Retracts: a.ID,
+		Hashes: []Hash{a.Hashes[1]},
+	}
+	foreign := undo
+	foreign.ID, foreign.Issuer, foreign.Hashes = origin+"/statements/u2", origin+"/users/b", nil
+	apply(t, l, foreign)
+	if got := listed(); !slices.Equal(got, []bool{true, true, true}) {
+		t.Fatal("another issuer's retraction acted", got)
+	}
+	apply(t, l, undo)
+	if got := listed(); !slices.Equal(got, []bool{true, false, true}) {
+		t.Fatal(got)
+	}
+	if in := l.InForce(&a); !slices.Equal(in, []Hash{a.Hashes[0], a.Hashes[2]}) {
+		t.Fatal(in)
+	}
+	if v, ok := l.List(a.List); !ok || v.Hashes != 2 || v.Statements != 1 || v.Name != "ban" || v.Statement != def.ID {
+		t.Fatalf("%+v", v)
+	}
+	undo.ID, undo.Hashes = origin+"/statements/u3", nil
+	apply(t, l, undo)
+	if v, _ := l.List(a.List); v.Hashes != 0 || v.Statements != 0 || l.InForce(&a) != nil {
+		t.Fatalf("%+v", v)
+	}
+	if c := l.Counts(); c.Hashes[PDQ] != 0 || c.Hashes[SHA256] != 0 || c.Lists != 1 {
+		t.Fatalf("%+v", c)
+	}
+	if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictAllow {
+		t.Fatal(r)
+	}
+	apply(t, l, add("ban", a.Hashes...)) // listed again by a new statement
+	if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictReject {
+		t.Fatal(r)
+	}
+	apply(t, l, Statement{
+		ID: origin + "/statements/u4", Issuer: def.Issuer, List: def.List, Kind: Retraction, Published: epoch, Retracts: def.ID,
+	})
+	if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictAllow || len(l.All()) != 0 || len(l.Definitions(def.List)) != 0 {
+		t.Fatal("the list is gone, but its hashes still match")
+	}
+	if issuer, list, known := l.Issued(a.ID); issuer != a.Issuer || list != a.List || !known {
+		t.Error(issuer, list, known)
+	}
+}
+
+// TestLapse runs in a bubble, where time passes at once.
+func TestLapse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, &memoryLog{})
+		def := define("ban", Reject)
+		now := time.Now().UTC().Truncate(time.Second)
+		def.Published = now
+		a := add("ban", hashAt(t, PDQ))
+		a.Published, a.Expires = now, now.Add(time.Hour)
+		apply(t, l, def, a)
+		time.Sleep(time.Hour - time.Second)
+		if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictReject {
+			t.Error("lapsed too early")
+		}
+		time.Sleep(time.Second)
+		// Nothing has swept yet: the lookup itself looks at the clock.
+		if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictAllow || l.Listed(a.List, a.Issuer, a.Hashes)[0] || l.InForce(&a) != nil {
+			t.Error("lapsed statement still acts")
+		}
+		time.Sleep(sweep + time.Second)
+		synctest.Wait()
+		if c := l.Counts(); c.Hashes[PDQ] != 0 {
+			t.Error("the hash of a lapsed statement is still in the index")
+		}
+		b := add("ban", hashAt(t, PDQ))
+		b.Published, b.Expires = now, now.Add(time.Minute)
+		apply(t, l, b) // already over when it comes
+		if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictAllow {
+			t.Error("a statement that came too late acts")
+		}
+		l.Close()
+	})
+}
+
+func TestApplyAndReopen(t *testing.T) {
+	log := &memoryLog{}
+	l := open(t, log)
+	def := define("ban", Reject)
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			r := rand.New(rand.NewPCG(7, uint64(i)))
+			for range 50 {
+				var sum [32]byte
+				for i := range sum {
+					sum[i] = byte(r.Uint32())
+				}
+				h, _ := NewHash(PDQ, sum[:])
+				s := Statement{
+					ID: fmt.Sprintf("%s/statements/%s", origin, h.Hex()), Issuer: def.Issuer, List: def.List, Kind: AddHashes,
+					Published: epoch, Hashes: []Hash{h},
+				}
+				seqs, err := l.Apply(context.Background(), Record{Statement: s}, Record{Statement: def})
+				if err != nil || len(seqs) != 2 {
+					t.Error(seqs, err)
+					return
+				}
+				// What was acknowledged is heeded by the next lookup.
+				if r := l.Lookup(probe(h)); len(r.Matches) != 1 || r.Verdict != VerdictReject || r.Seq < seqs[0] {
+					t.Errorf("%+v", r)
+					return
+				}
+			}
+		})
+	}
+	seen := 0
+	wg.Go(func() {
+		for cursor := uint64(0); cursor < 401; {
+			if err := l.Wait(context.Background(), cursor); err != nil {
+				t.Error(err)
+				return
+			}
+			for r, err := range l.After(context.Background(), cursor, Selection{}) {
+				if err != nil || r.Seq != cursor+1 {
+					t.Errorf("place %d after %d: %v", r.Seq, cursor, err)
+					return
+				}
+				cursor = r.Seq
+				seen++
+			}
+		}
+	})
+	wg.Wait()
+	if seen != 401 || l.Seq() != 401 {
+		t.Errorf("%d statements seen, log is at %d, want 401", seen, l.Seq())
+	}
+	want := folded(t, l)
+	if got := folded(t, open(t, log)); got != want || strings.Count(got, "hash ") != 400 {
+		t.Error("the log, read again, comes to another fold")
+	}
+	l.Close()
+	if _, err := l.Apply(context.Background(), Record{Statement: def}); !errors.Is(err, ErrClosed) {
+		t.Errorf("apply after close: %v", err)
+	}
+	if err := l.Wait(context.Background(), 1000); !errors.Is(err, ErrClosed) {
+		t.Errorf("wait after close: %v", err)
+	}
+}
+
+func TestApplyFailures(t *testing.T) {
+	log := &memoryLog{}
+	l := open(t, log)
+	def, a := define("ban", Reject), add("ban", hashAt(t, PDQ))
+	apply(t, l, def)
+	bad := a
+	bad.Hashes = nil
+	if _, err := l.Apply(context.Background(), Record{Statement: a}, Record{Statement: bad}); err == nil || l.Seq() != 1 {
+		t.Errorf("a statement without hashes was applied: %v", err)
+	}
+	disk := errors.New("disk full")
+	for _, storeFirst := range []bool{false, true} {
+		log.fail, log.storeFirst = disk, storeFirst
+		if _, err := l.Apply(context.Background(), Record{Statement: a}); !errors.Is(err, disk) {
+			t.Errorf("got %v", err)
+		}
+		if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictAllow {
+			t.Error("a statement acts that was not acknowledged")
+		}
+	}
+	log.fail = nil
+	apply(t, l, a) // again, which settles it
+	if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictReject || r.Seq != 2 {
+		t.Errorf("%+v", r)
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := l.Wait(ended, 1000); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Open(context.Background(), failingLog{log}, DefaultPolicy()); !errors.Is(err, disk) && err == nil {
+		t.Errorf("a log that cannot be read was opened: %v", err)
+	}
+	p := DefaultPolicy()
+	p.Ceiling[PDQ] = 0
+	if _, err := Open(context.Background(), log, p); err == nil || !strings.Contains(err.Error(), "ceiling of pdq") {
+		t.Errorf("got %v", err)
+	}
+}
+
+type failingLog struct{ *memoryLog }
+
+func (failingLog) After(context.Context, uint64, Selection) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) { yield(Record{}, errors.New("unreadable")) }
+}
+
+// TestGroupCommit shows that callers share appends: while one is written, the
+// others gather.
+func TestGroupCommit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := &slowLog{leave: make(chan struct{})}
+		l := open(t, log)
+		var wg sync.WaitGroup
+		def := define("ban", Reject)
+		wg.Go(func() { apply(t, l, def) })
+		synctest.Wait() // the first append is at the disk
+		for range 20 {
+			s := add("ban", hashAt(t, PDQ))
+			wg.Go(func() { apply(t, l, s) })
+		}
+		synctest.Wait()
+		close(log.leave)
+		wg.Wait()
+		if l.Seq() != 21 || log.appends != 2 {
+			t.Errorf("log is at %d after %d appends, want 21 after 2", l.Seq(), log.appends)
+		}
+		l.Close()
+	})
+}
+
+type slowLog struct {
+	memoryLog
+	leave chan struct{}
+}
+
+func (s *slowLog) Append(ctx context.Context, r []Record) ([]uint64, error) {
+	<-s.leave
+	return s.memoryLog.Append(ctx, r)
+}
+
+func BenchmarkMerge(b *testing.B) {
+	r := rand.New(rand.NewPCG(42, 42))
+	f := newFold()
+	for n := 0; b.Loop(); n++ {
+		s := Statement{ID: fmt.Sprint(n), Issuer: origin, List: origin, Kind: AddHashes, Published: epoch, Hashes: make([]Hash, MaxHashes)}
+		for i := range s.Hashes {
+			s.Hashes[i].alg = PDQ
+			for j := range s.Hashes[i].sum {
+				s.Hashes[i].sum[j] = byte(r.Uint32())
+			}
+		}
+		f.merge(&s, epoch)
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*MaxHashes), "ns/hash")
+}

@@ -1,0 +1,223 @@
+package hashlist
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tocsin-fed/tocsin/bktree"
+)
+
+// Query asks about one file or one picture.
+type Query struct {
+	Probes []Probe
+	Lists  []string // IRIs of the lists to look in; none for all
+	Limit  int      // most matches returned; 0 for all
+}
+
+// Probe is one hash of what is asked about. A picture has many: its digests,
+// and of each frame the dihedral set of its PDQ hash and their complements.
+type Probe struct {
+	Hash      Hash
+	Index     int    // the caller's own number, returned in Match
+	Transform string // the caller's own word for how the picture was turned, returned in Match
+}
+
+// Match is one listed hash within its list's radius of a probe. If several
+// probes come near one listed hash, the nearest of them is reported.
+type Match struct {
+	Probe      Probe
+	Distance   int // Hamming distance in bits
+	List       string
+	ListName   string
+	Labels     []string // of the list and the statement together, sorted
+	Issuer     string
+	Statement  string // ID
+	Action     Action // the statement's, or else the list's
+	Reason     string
+	Published  time.Time
+	Suppressed bool // a hash known to be harmless outweighs it
+}
+
+// Similarity is 100 for identical hashes and 0 for complements.
+func (m *Match) Similarity() float64 {
+	bits := 8 * m.Probe.Hash.Algorithm().Size()
+	return 100 * float64(bits-m.Distance) / float64(bits)
+}
+
+// Result is the answer to a Query.
+type Result struct {
+	Matches   []Match // nearest first; those that are not suppressed come before the others
+	Truncated bool    // there were more than the query's limit
+	Verdict   Verdict
+	Reason    string // one sentence that holds no hash
+	Seq       uint64 // the log up to here was heeded
+}
+
+// candidate is a posting near a probe.
+type candidate struct {
+	posting    uint32
+	probe      uint32
+	distance   int
+	suppressed bool
+}
+
+// Lookup finds what is known near the probes of q, and draws the verdict from
+// all of it, also from matches beyond the query's limit.
+//
+// A match is suppressed by a hash on a list whose action is Accept, if that
+// hash is no further from the same picture by the same algorithm: what is
+// banned at distance 3 stays banned although something harmless lies at
+// distance 5. A SHA-256 that is known to be harmless suppresses everything,
+// because it is the very file.
+func (l *Lists) Lookup(q Query) Result {
+	now := time.Now().Unix()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	f := l.fold
+	found := f.candidates(q, now)
+	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq}
+	if len(found) == 0 {
+		return r
+	}
+	f.suppress(found, q.Probes)
+	slices.SortFunc(found, func(a, b candidate) int {
+		if a.suppressed != b.suppressed {
+			if a.suppressed {
+				return 1
+			}
+			return -1
+		}
+		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(f.postings[a.posting].stmt, f.postings[b.posting].stmt),
+			cmp.Compare(a.posting, b.posting))
+	})
+	best := f.judge(found, &l.policy, &r)
+	if best < 0 && len(found) > 0 {
+		r.Reason = "what it matches is known to be harmless"
+	}
+	if q.Limit > 0 && len(found) > q.Limit {
+		found, r.Truncated = found[:q.Limit], true
+	}
+	r.Matches = make([]Match, len(found))
+	for i, c := range found {
+		r.Matches[i] = f.match(c, q.Probes)
+	}
+	return r
+}
+
+// candidates finds the postings in force within their lists' radii, each once.
+func (f *fold) candidates(q Query, now int64) []candidate {
+	var found []candidate
+	var at map[uint32]int // posting to its place in found
+	var near []bktree.Neighbour
+	for i, probe := range q.Probes {
+		a := probe.Hash.alg
+		if !a.Valid() {
+			continue
+		}
+		near = f.points[a].near(probe.Hash, f.radius[a], near[:0])
+		for _, n := range near {
+			for o := f.owners[a][n.ID]; o != 0; o = f.postings[o-1].next {
+				s := &f.stmts[f.postings[o-1].stmt]
+				d := s.list.current
+				if d == nil || n.Distance > int(d.Radii[a]) || s.expires != 0 && s.expires <= now ||
+					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
+					continue
+				}
+				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance}
+				if at == nil {
+					at = make(map[uint32]int)
+				}
+				if j, known := at[c.posting]; !known {
+					at[c.posting] = len(found)
+					found = append(found, c)
+				} else if c.distance < found[j].distance {
+					found[j] = c
+				}
+			}
+		}
+	}
+	return found
+}
+
+func (f *fold) action(c candidate) Action {
+	s := &f.stmts[f.postings[c.posting].stmt]
+	return cmp.Or(s.action, s.list.current.Action)
+}
+
+func (f *fold) suppress(found []candidate, probes []Probe) {
+	const none = 257
+	harmless := [SHA256 + 1]int{}
+	for a := range harmless {
+		harmless[a] = none
+	}
+	for _, c := range found {
+		if f.action(c) == Accept {
+			a := probes[c.probe].Hash.alg
+			harmless[a] = min(harmless[a], c.distance)
+		}
+	}
+	for i := range found {
+		c := &found[i]
+		if f.action(*c) != Accept {
+			c.suppressed = harmless[SHA256] == 0 || harmless[probes[c.probe].Hash.alg] <= c.distance
+		}
+	}
+}
+
+// judge sets the verdict and its reason, and returns the place in found of the
+// match that decided, or -1 if none speaks against the media.
+func (f *fold) judge(found []candidate, policy *Policy, r *Result) int {
+	agree := make(map[uint32]uint8, len(found)) // statement to the algorithms that matched it
+	for _, c := range found {
+		if p := &f.postings[c.posting]; !c.suppressed {
+			agree[p.stmt] |= 1 << p.alg
+		}
+	}
+	best := -1
+	for i, c := range found {
+		action := f.action(c)
+		if c.suppressed || action == Accept {
+			continue
+		}
+		v := policy.of(action, agree[f.postings[c.posting].stmt])
+		if best < 0 || v > r.Verdict {
+			best, r.Verdict = i, v
+		}
+	}
+	if best < 0 {
+		return best
+	}
+	c := found[best]
+	p := &f.postings[c.posting]
+	s := &f.stmts[p.stmt]
+	r.Reason = fmt.Sprintf("on list %s", s.list.current.Name)
+	if labels := union(s.list.current.Labels, s.labels); len(labels) > 0 {
+		r.Reason += " (" + strings.Join(labels, ", ") + ")"
+	}
+	r.Reason += fmt.Sprintf(", %v at distance %d, listed by %s", p.alg, c.distance, s.issuer)
+	return best
+}
+
+func (f *fold) match(c candidate, probes []Probe) Match {
+	s := &f.stmts[f.postings[c.posting].stmt]
+	d := s.list.current
+	return Match{
+		Probe: probes[c.probe], Distance: c.distance,
+		List: s.list.iri, ListName: d.Name, Labels: union(d.Labels, s.labels),
+		Issuer: s.issuer, Statement: s.id, Action: f.action(c), Reason: s.reason,
+		Published: time.Unix(s.published, 0).UTC(), Suppressed: c.suppressed,
+	}
+}
+
+// union merges two sorted sets of labels.
+func union(a, b []string) []string {
+	if len(b) == 0 {
+		return a
+	}
+	u := slices.Concat(a, b)
+	slices.Sort(u)
+	return slices.Compact(u)
+}

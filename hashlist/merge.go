@@ -1,0 +1,350 @@
+package hashlist
+
+import (
+	"cmp"
+	"container/heap"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/tocsin-fed/tocsin/bktree"
+)
+
+// fold is what a set of statements comes to. merge is commutative and
+// idempotent: the fold depends on which statements were merged, and on nothing
+// else. The rules that make it so:
+//
+//   - A statement is known by its id, and its id is made from its content, so
+//     there are no two versions of one.
+//   - A retraction acts on the statement it names if both have the same issuer
+//     and list, whether it comes before or after it. It is never undone: a hash
+//     is listed again by a new statement.
+//   - Of several definitions of a list the latest counts, by (published, id).
+//   - Hashes of a list that has no definition are kept and match nothing.
+type fold struct {
+	stmts    []stmt // by number
+	byID     map[string]uint32
+	lists    map[string]*list    // by IRI
+	tombs    map[string][]tomb   // by the ID of the statement they retract
+	points   [SHA256 + 1]points  // the distinct hashes in force
+	owners   [SHA256 + 1][]owner // by the points' IDs: the first posting of each
+	postings []posting
+	free     map[uint32][]uint32 // by length: blocks of postings to use again
+	lapsing  lapses
+	interned map[string]string
+	radius   [SHA256 + 1]int // the largest of any list
+}
+
+// owner is 1 + the number of a posting, 0 for none.
+type owner uint32
+
+// posting says that a statement lists a hash. The postings of one statement are
+// one block, in the order of its hashes; those of one hash are chained.
+type posting struct {
+	stmt  uint32
+	next  owner
+	point bktree.ID
+	alg   Algorithm // 0 once retracted or lapsed
+}
+
+// stmt is an AddHashes or DefineList statement. Retractions are only tombs.
+type stmt struct {
+	id        string
+	issuer    string
+	list      *list
+	labels    []string
+	reason    string
+	published int64 // Unix seconds
+	expires   int64 // Unix seconds, 0 for never
+	first     uint32
+	count     uint32 // postings in its block
+	live      uint32 // of them in force
+	kind      Kind
+	action    Action
+}
+
+type list struct {
+	iri        string
+	defs       []definition // in no order; retracted ones are gone
+	current    *definition  // nil while there is none
+	hashes     int          // postings in force
+	statements int          // with at least one posting in force
+}
+
+type definition struct {
+	Definition
+	stmt uint32
+}
+
+// tomb is a retraction, waiting for its statement or already done.
+type tomb struct {
+	issuer, list string
+	hashes       []Hash // none for all
+}
+
+func (t *tomb) covers(h Hash) bool { return len(t.hashes) == 0 || slices.Contains(t.hashes, h) }
+
+func newFold() *fold {
+	return &fold{
+		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[string][]tomb{},
+		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
+	}
+}
+
+// intern keeps one copy of what many statements share.
+func (f *fold) intern(s string) string {
+	if v, ok := f.interned[s]; ok {
+		return v
+	}
+	s = strings.Clone(s)
+	f.interned[s] = s
+	return s
+}
+
+func (f *fold) list(iri string) *list {
+	l := f.lists[iri]
+	if l == nil {
+		l = &list{iri: f.intern(iri)}
+		f.lists[l.iri] = l
+	}
+	return l
+}
+
+// merge adds a valid statement. now is the time at which statements lapse; it
+// only ever grows.
+func (f *fold) merge(s *Statement, now time.Time) {
+	if s.Kind == Retraction {
+		f.retract(s)
+		return
+	}
+	if _, known := f.byID[s.ID]; known {
+		return
+	}
+	n := uint32(len(f.stmts))
+	v := stmt{
+		id: s.ID, issuer: f.intern(s.Issuer), list: f.list(s.List), reason: s.Reason, kind: s.Kind,
+		action: s.Action, published: s.Published.Unix(),
+	}
+	for _, l := range s.Labels {
+		v.labels = append(v.labels, f.intern(l))
+	}
+	if !s.Expires.IsZero() {
+		v.expires = s.Expires.Unix()
+	}
+	f.byID[v.id] = n
+	f.stmts = append(f.stmts, v)
+	var tombs []tomb
+	for _, t := range f.tombs[s.ID] {
+		if t.issuer == s.Issuer && t.list == s.List {
+			tombs = append(tombs, t)
+		}
+	}
+	switch s.Kind {
+	case DefineList:
+		if len(tombs) == 0 {
+			v.list.defs = append(v.list.defs, definition{*s.Definition, n})
+			f.redefine(v.list)
+		}
+	case AddHashes:
+		if v.expires != 0 && v.expires <= now.Unix() {
+			return // known, so that it stays known, but in force no more
+		}
+		f.post(n, s.Hashes, tombs)
+		if f.stmts[n].live > 0 && v.expires != 0 {
+			heap.Push(&f.lapsing, lapse{v.expires, n})
+		}
+	}
+}
+
+// post puts the hashes of statement n into force, but for those in tombs.
+func (f *fold) post(n uint32, hashes []Hash, tombs []tomb) {
+	s := &f.stmts[n]
+	s.count = uint32(len(hashes))
+	if blocks := f.free[s.count]; len(blocks) > 0 {
+		s.first = blocks[len(blocks)-1]
+		f.free[s.count] = blocks[:len(blocks)-1]
+	} else {
+		s.first = uint32(len(f.postings))
+		f.postings = append(f.postings, make([]posting, s.count)...)
+	}
+	for i, h := range hashes {
+		p := &f.postings[s.first+uint32(i)]
+		*p = posting{stmt: n}
+		if slices.ContainsFunc(tombs, func(t tomb) bool { return t.covers(h) }) {
+			continue
+		}
+		p.alg, p.point = h.alg, f.points[h.alg].insert(h)
+		heads := &f.owners[h.alg]
+		for int(p.point) >= len(*heads) {
+			*heads = append(*heads, 0)
+		}
+		p.next = (*heads)[p.point]
+		(*heads)[p.point] = owner(s.first + uint32(i) + 1)
+		s.live++
+		s.list.hashes++
+	}
+	if s.live > 0 {
+		s.list.statements++
+	} else {
+		f.release(s)
+	}
+}
+
+func (f *fold) retract(r *Statement) {
+	t := tomb{f.intern(r.Issuer), f.intern(r.List), slices.Clone(r.Hashes)}
+	known := f.tombs[r.Retracts]
+	for _, k := range known {
+		if k.issuer == t.issuer && k.list == t.list && (len(k.hashes) == 0 || slices.Equal(k.hashes, t.hashes)) {
+			return
+		}
+	}
+	f.tombs[strings.Clone(r.Retracts)] = append(known, t)
+	n, ok := f.byID[r.Retracts]
+	if !ok {
+		return
+	}
+	s := &f.stmts[n]
+	if s.issuer != t.issuer || s.list.iri != t.list {
+		return
+	}
+	if s.kind == DefineList {
+		s.list.defs = slices.DeleteFunc(s.list.defs, func(d definition) bool { return d.stmt == n })
+		f.redefine(s.list)
+		return
+	}
+	if len(t.hashes) == 0 {
+		f.withdraw(n)
+		return
+	}
+	for _, h := range t.hashes {
+		if id, ok := f.points[h.alg].find(h); ok {
+			for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
+				if f.postings[o-1].stmt == n {
+					f.unpost(uint32(o - 1))
+					break
+				}
+			}
+		}
+	}
+}
+
+// withdraw takes all of statement n out of force.
+func (f *fold) withdraw(n uint32) {
+	s := &f.stmts[n]
+	for i := s.first; i < s.first+s.count && s.live > 0; i++ {
+		if p := f.postings[i]; p.alg != 0 {
+			f.unpost(i)
+		}
+	}
+}
+
+// unpost takes one posting out of force, and the hash with it if nobody else
+// lists it.
+func (f *fold) unpost(i uint32) {
+	p := &f.postings[i]
+	s := &f.stmts[p.stmt]
+	at := &f.owners[p.alg][p.point]
+	for *at != owner(i+1) {
+		at = &f.postings[*at-1].next
+	}
+	*at = p.next
+	if f.owners[p.alg][p.point] == 0 {
+		f.points[p.alg].drop(p.point)
+	}
+	p.alg, p.next = 0, 0
+	s.live--
+	s.list.hashes--
+	if s.live == 0 {
+		s.list.statements--
+		f.release(s)
+	}
+}
+
+// release lets the block of a statement that has no hash in force be used again.
+func (f *fold) release(s *stmt) {
+	f.free[s.count] = append(f.free[s.count], s.first)
+	s.first, s.count = 0, 0
+}
+
+// redefine works out which definition of l counts, and the largest radii.
+func (f *fold) redefine(l *list) {
+	l.current = nil
+	for i := range l.defs {
+		d := &l.defs[i]
+		if l.current == nil {
+			l.current = d
+			continue
+		}
+		a, b := &f.stmts[d.stmt], &f.stmts[l.current.stmt]
+		if c := cmp.Or(cmp.Compare(a.published, b.published), strings.Compare(a.id, b.id)); c > 0 {
+			l.current = d
+		}
+	}
+	f.radius = [SHA256 + 1]int{}
+	for _, l := range f.lists {
+		if l.current != nil {
+			for a, r := range l.current.Radii {
+				f.radius[a] = max(f.radius[a], int(r))
+			}
+		}
+	}
+}
+
+// lapse takes out of force what has lapsed by now.
+func (f *fold) lapse(now time.Time) {
+	for len(f.lapsing) > 0 && f.lapsing[0].at <= now.Unix() {
+		n := heap.Pop(&f.lapsing).(lapse).stmt
+		f.withdraw(n)
+	}
+}
+
+// write prints the fold in a form that depends on nothing but the fold: what
+// is in force at now, sorted. Two nodes that hold the same statements print the
+// same bytes.
+func (f *fold) write(w io.Writer, now time.Time) error {
+	var lines []string
+	for _, l := range f.lists {
+		if c := l.current; c != nil {
+			lines = append(lines, fmt.Sprintf("list %s %s %q labels=%v audience=%v action=%v radii=%v by %s\n",
+				l.iri, c.Name, c.Summary, c.Labels, c.Audience, c.Action, c.Radii, f.stmts[c.stmt].id))
+		}
+	}
+	for _, a := range Algorithms {
+		f.points[a].each(func(id bktree.ID, h Hash) {
+			for o := f.owners[a][id]; o != 0; o = f.postings[o-1].next {
+				if s := &f.stmts[f.postings[o-1].stmt]; s.expires == 0 || s.expires > now.Unix() {
+					lines = append(lines, fmt.Sprintf("hash %v on %s labels=%v action=%v until=%d by %s\n",
+						h, s.list.iri, s.labels, s.action, s.expires, s.id))
+				}
+			}
+		})
+	}
+	slices.Sort(lines)
+	for _, l := range lines {
+		if _, err := io.WriteString(w, l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// lapses is a heap of the statements that lapse, the next one first.
+type lapses []lapse
+
+type lapse struct {
+	at   int64 // Unix seconds
+	stmt uint32
+}
+
+func (h lapses) Len() int           { return len(h) }
+func (h lapses) Less(i, j int) bool { return h[i].at < h[j].at }
+func (h lapses) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *lapses) Push(v any)        { *h = append(*h, v.(lapse)) }
+func (h *lapses) Pop() any {
+	old := *h
+	v := old[len(old)-1]
+	*h = old[:len(old)-1]
+	return v
+}

@@ -1,0 +1,108 @@
+package hashlist
+
+import "fmt"
+
+// Verdict is what a node makes of a hash or a file. Later ones outweigh
+// earlier ones.
+type Verdict uint8
+
+// The verdicts, mildest first.
+const (
+	VerdictAllow  Verdict = 1 // nothing is known against it
+	VerdictFlag   Verdict = 2 // let it through and mark it
+	VerdictHold   Verdict = 3 // keep it back until a person has decided
+	VerdictReject Verdict = 4 // refuse it
+)
+
+var verdicts = [...]string{"", "allow", "flag", "hold", "reject"}
+
+// String returns allow, flag, hold or reject.
+func (v Verdict) String() string {
+	if v >= VerdictAllow && int(v) < len(verdicts) {
+		return verdicts[v]
+	}
+	return fmt.Sprintf("verdict(%d)", uint8(v))
+}
+
+// ParseVerdict reads what String prints.
+func ParseVerdict(s string) (Verdict, error) {
+	for i, name := range verdicts[1:] {
+		if name == s {
+			return Verdict(i + 1), nil
+		}
+	}
+	return 0, fmt.Errorf("unknown verdict %.40q (want allow, flag, hold or reject)", s)
+}
+
+// Policy is how a node draws a verdict from matches. It is the operator's own:
+// issuers recommend, the node decides.
+type Policy struct {
+	// What a match comes to whose action is Filter, Reject or Drop.
+	Filter, Reject, Drop Verdict
+	// Ceiling is the most that matches by one algorithm alone may come to. It is
+	// lifted when two algorithms match the same statement.
+	Ceiling [SHA256 + 1]Verdict
+	// MinQuality is the least PDQ quality, 0 to 100, at which the perceptual
+	// hashes of a picture are looked up or listed. Flat pictures have bits of
+	// noise and match each other.
+	MinQuality int
+}
+
+// DefaultPolicy is cautious: what is recommended is done, but the 64-bit hashes,
+// which confuse pictures, and MD5 and SHA-1, for which two files can be made to
+// collide, hold a file for a person unless a second algorithm agrees.
+// 50 is the customary least quality of PDQ.
+func DefaultPolicy() Policy {
+	return Policy{
+		Filter: VerdictFlag, Reject: VerdictReject, Drop: VerdictReject,
+		Ceiling: [SHA256 + 1]Verdict{
+			PDQ: VerdictReject, PHash: VerdictHold, DHash: VerdictHold,
+			MD5: VerdictHold, SHA1: VerdictHold, SHA256: VerdictReject,
+		},
+		MinQuality: 50,
+	}
+}
+
+// Validate reports the first value of p that is out of its range.
+func (p *Policy) Validate() error {
+	for _, v := range [...]struct {
+		name string
+		v    Verdict
+	}{{"filter", p.Filter}, {"reject", p.Reject}, {"drop", p.Drop}} {
+		if v.v < VerdictAllow || v.v > VerdictReject {
+			return fmt.Errorf("policy for %s is %v (want allow, flag, hold or reject)", v.name, v.v)
+		}
+	}
+	for _, a := range Algorithms {
+		if v := p.Ceiling[a]; v < VerdictAllow || v > VerdictReject {
+			return fmt.Errorf("ceiling of %v is %v (want allow, flag, hold or reject)", a, v)
+		}
+	}
+	if p.MinQuality < 0 || p.MinQuality > 100 {
+		return fmt.Errorf("least quality %d is not between 0 and 100", p.MinQuality)
+	}
+	return nil
+}
+
+// of returns what an action comes to. algorithms has a bit set for each
+// algorithm by which a statement matched.
+func (p *Policy) of(action Action, algorithms uint8) Verdict {
+	v := VerdictAllow
+	switch action {
+	case Filter:
+		v = p.Filter
+	case Reject:
+		v = p.Reject
+	case Drop:
+		v = p.Drop
+	}
+	if algorithms&(algorithms-1) != 0 { // two or more agree
+		return v
+	}
+	for _, a := range Algorithms {
+		if algorithms == 1<<a {
+			return min(v, p.Ceiling[a])
+		}
+	}
+	return v
+}
