@@ -1,0 +1,6 @@
+package store
+
+import "database/sql"
+
+// Writer lets tests ask SQLite what it was told, and make it fail.
+func (db *DB) Writer() *sql.DB { return db.writer }
