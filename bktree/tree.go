@@ -99,7 +99,7 @@ func (t *tree[P]) at(id ID) (P, bool) {
 	return p, ok
 }
 
-// walk holds the nodes a search has yet to visit; kept between searches.
+// walks keeps, between searches, the stacks of nodes yet to visit.
 var walks = sync.Pool{New: func() any { return new([]uint32) }}
 
 func (t *tree[P]) near(q P, into *nearest) {
