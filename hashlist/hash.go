@@ -19,11 +19,13 @@ const (
 	// (not after the 512x512 shrink of the reference command line).
 	// Source: facebook/ThreatExchange, hashing/hashing.pdf.
 	PDQ Algorithm = 1
-	// PHash is the 64-bit DCT hash as github.com/corona10/goimagehash
-	// (and, within a few bits, Python's imagehash.phash) computes it.
+	// PHash is the 64-bit DCT hash as github.com/corona10/goimagehash computes
+	// it. Python's imagehash.phash makes the picture smaller in another way: its
+	// hashes are not the same.
 	PHash Algorithm = 2
 	// DHash is the 64-bit gradient hash as github.com/corona10/goimagehash
-	// (and, within a few bits, Python's imagehash.dhash) computes it.
+	// computes it. Python's imagehash.dhash makes the picture smaller in another
+	// way: its hashes are not the same.
 	DHash Algorithm = 3
 	// MD5 is RFC 1321 over the bytes of the file.
 	MD5 Algorithm = 4

@@ -1,0 +1,157 @@
+package imagehash
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"image"
+	"image/jpeg"
+	"image/png"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/corona10/goimagehash"
+	"github.com/tocsin-fed/tocsin/hashlist"
+)
+
+// A decoder examines one file. It lives in a child.
+type decoder struct {
+	maxPixels int64
+	maxFrames int
+
+	media                Media
+	decodeTime, hashTime time.Duration
+}
+
+// examine decodes a file of a known format and hashes its frames. It is all
+// that a child does. A panic of a decoder is the file's fault.
+func examine(r request, media []byte) (m Media, err error) {
+	d := &decoder{maxPixels: r.maxPixels, maxFrames: r.maxFrames}
+	d.media.Format = formats[r.format]
+	defer func() {
+		if p := recover(); p != nil {
+			m, err = Media{}, fmt.Errorf("%w: the %s decoder failed: %.100v", ErrUndecodable, d.media.Format, p)
+		}
+	}()
+	switch d.media.Format {
+	case "jpeg":
+		err = d.jpeg(media)
+	case "png":
+		err = d.png(media)
+	case "gif":
+		err = d.gif(media)
+	case "webp":
+		err = d.webp(media)
+	case "avif":
+		err = d.avif(media)
+	case "heic":
+		err = d.heic(media)
+	case "jxl":
+		err = d.jxl(media)
+	}
+	if err == nil && len(d.media.Frames) == 0 {
+		err = fmt.Errorf("%w: %s without a frame", ErrUndecodable, d.media.Format)
+	}
+	if err != nil {
+		if !errors.Is(err, ErrTooLarge) && !errors.Is(err, ErrUndecodable) {
+			err = fmt.Errorf("%w: %w", ErrUndecodable, err)
+		}
+		return Media{}, err
+	}
+	d.media.DecodeTime, d.media.HashTime = d.decodeTime, d.hashTime
+	return d.media, nil
+}
+
+// declare notes the size that the header declares, and refuses what is beyond
+// the limit. It comes before any decoding.
+func (d *decoder) declare(w, h int64) error {
+	if err := checkPixels(d.media.Format, w, h, d.maxPixels); err != nil {
+		return err
+	}
+	d.media.Width, d.media.Height = int(w), int(h)
+	return nil
+}
+
+// still decodes a file of one frame.
+func (d *decoder) still(decode func() (image.Image, error)) error {
+	start := time.Now()
+	img, err := decode()
+	if err != nil {
+		return err
+	}
+	d.decodeTime += time.Since(start)
+	d.show(0, img)
+	return nil
+}
+
+// show hashes a frame.
+func (d *decoder) show(index int, img image.Image) {
+	start := time.Now()
+	f := Frame{Index: index}
+	var small sync.WaitGroup
+	small.Go(func() {
+		f.PHash = hash64(hashlist.PHash, goimagehash.PerceptionHash, img)
+		f.DHash = hash64(hashlist.DHash, goimagehash.DifferenceHash, img)
+	})
+	f.PDQ, f.Quality = hashPDQ(img)
+	small.Wait()
+	d.media.Frames = append(d.media.Frames, f)
+	d.hashTime += time.Since(start)
+}
+
+func hash64(a hashlist.Algorithm, hash func(image.Image) (*goimagehash.ImageHash, error), img image.Image) hashlist.Hash {
+	v, err := hash(img)
+	if err != nil { // for a nil picture only
+		return hashlist.Hash{}
+	}
+	h, err := hashlist.NewHash(a, binary.BigEndian.AppendUint64(nil, v.GetHash()))
+	if err != nil { // all zero
+		return hashlist.Hash{}
+	}
+	return h
+}
+
+func (d *decoder) jpeg(media []byte) error {
+	c, err := jpeg.DecodeConfig(bytes.NewReader(media))
+	if err != nil {
+		return err
+	}
+	if err := d.declare(int64(c.Width), int64(c.Height)); err != nil {
+		return err
+	}
+	return d.still(func() (image.Image, error) {
+		img, err := jpeg.Decode(bytes.NewReader(media))
+		var format jpeg.FormatError
+		if errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &format) && format == "short Huffman data" {
+			// Browsers show what there is. If we did not, cutting a few bytes off
+			// a known picture would hide it. Zeros decode to something dull in any
+			// Huffman table; more than this many bits no rest of a scan can need.
+			zeros := io.LimitReader(zeroReader{}, int64(c.Width)*int64(c.Height)/4+1<<16)
+			end := bytes.NewReader([]byte{0xff, 0xd9})
+			if cut, err := jpeg.Decode(io.MultiReader(bytes.NewReader(media), zeros, end)); err == nil {
+				d.media.Truncated = true
+				return cut, nil
+			}
+		}
+		return img, err
+	})
+}
+
+type zeroReader struct{}
+
+func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+func (d *decoder) png(media []byte) error {
+	// IHDR is the first chunk of every file that the decoder accepts.
+	const sizeAt = 16
+	if len(media) < sizeAt+8 {
+		return fmt.Errorf("%w: png ends in its header", ErrUndecodable)
+	}
+	w, h := binary.BigEndian.Uint32(media[sizeAt:]), binary.BigEndian.Uint32(media[sizeAt+4:])
+	if err := d.declare(int64(w), int64(h)); err != nil {
+		return err
+	}
+	return d.still(func() (image.Image, error) { return png.Decode(bytes.NewReader(media)) })
+}

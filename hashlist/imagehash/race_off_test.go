@@ -1,0 +1,5 @@
+//go:build !race
+
+package imagehash
+
+const raceDetector = false

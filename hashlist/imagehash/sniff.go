@@ -1,0 +1,122 @@
+package imagehash
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"slices"
+)
+
+// The formats that can be decoded, by the names of Media.Format. The order is
+// part of the protocol between a Hasher and its children.
+var formats = [...]string{"jpeg", "png", "gif", "webp", "avif", "heic", "jxl"}
+
+// sniff names the format of a file from its first bytes, and fails with
+// ErrVideo or ErrUndecodable when it is not a picture that can be decoded.
+func sniff(media []byte) (string, error) {
+	if len(media) == 0 {
+		return "", fmt.Errorf("%w: the file is empty", ErrUndecodable)
+	}
+	has := func(at int, magic string) bool {
+		return len(media) >= at+len(magic) && string(media[at:at+len(magic)]) == magic
+	}
+	switch {
+	case has(0, "\xff\xd8\xff"):
+		return "jpeg", nil
+	case has(0, "\x89PNG\r\n\x1a\n"):
+		return "png", nil
+	case has(0, "GIF87a"), has(0, "GIF89a"):
+		return "gif", nil
+	case has(0, "RIFF") && has(8, "WEBP"):
+		return "webp", nil
+	case has(0, "\xff\x0a"), has(0, "\x00\x00\x00\x0cJXL \r\n\x87\n"):
+		return "jxl", nil
+	case has(4, "ftyp"):
+		return sniffBrands(media)
+	}
+	for _, v := range videoMagic {
+		if has(v.at, v.magic) {
+			return "", fmt.Errorf("%w: %s", ErrVideo, v.name)
+		}
+	}
+	// Transport streams have a sync byte every 188 bytes, or every 192 with a time stamp before it.
+	for _, ts := range [][2]int{{0, 188}, {4, 192}} {
+		if at, step := ts[0], ts[1]; len(media) > at+2*step &&
+			media[at] == 0x47 && media[at+step] == 0x47 && media[at+2*step] == 0x47 {
+			return "", fmt.Errorf("%w: MPEG transport stream", ErrVideo)
+		}
+	}
+	// MPEG audio without a tag: eleven set bits, then a layer that is not reserved (or AAC's zero).
+	if len(media) >= 4 && media[0] == 0xff && media[1]&0xe0 == 0xe0 && media[2]&0xf0 != 0xf0 {
+		return "", fmt.Errorf("%w: MPEG audio", ErrVideo)
+	}
+	return "", fmt.Errorf("%w: not a picture of a known format", ErrUndecodable)
+}
+
+var videoMagic = []struct {
+	at          int
+	magic, name string
+}{
+	{0, "\x1aE\xdf\xa3", "Matroska or WebM"},
+	{0, "OggS", "Ogg"},
+	{0, "FLV\x01", "Flash video"},
+	{0, "\x00\x00\x01\xba", "MPEG program stream"},
+	{0, "\x00\x00\x01\xb3", "MPEG video"},
+	{0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media"},
+	{0, ".RMF", "RealMedia"},
+	{0, "ID3", "MP3"},
+	{0, "fLaC", "FLAC"},
+	{0, "#!AMR", "AMR"},
+	{0, "MThd", "MIDI"},
+	{8, "AVI ", "AVI"},
+	{8, "WAVE", "WAVE"},
+	{8, "AIFF", "AIFF"},
+	{8, "AIFC", "AIFF"},
+	{4, "moov", "QuickTime"},
+	{4, "mdat", "QuickTime"},
+	{4, "wide", "QuickTime"},
+	{4, "pnot", "QuickTime"},
+	{4, "skip", "QuickTime"},
+	{4, "free", "QuickTime"},
+	{4, "styp", "MPEG-4 segment"},
+	{4, "moof", "MPEG-4 fragment"},
+}
+
+var (
+	avifBrands = []string{"avif", "avis"}
+	heicBrands = []string{"heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs"}
+	// Brands of pictures that do not say by what they are coded.
+	pictureBrands = []string{"mif1", "mif2", "msf1", "miaf", "MiHB", "MiHE", "avci", "crx "}
+)
+
+// sniffBrands tells pictures from video in the ISO base media format, which
+// both are kept in. The major brand decides; when it is the general one of
+// pictures, the compatible ones do.
+func sniffBrands(media []byte) (string, error) {
+	size := int64(binary.BigEndian.Uint32(media))
+	size = max(16, min(size, int64(len(media)), 1024))
+	if len(media) < 12 {
+		return "", fmt.Errorf("%w: the file ends in its first box", ErrUndecodable)
+	}
+	major := string(media[8:12])
+	brands := []string{major}
+	for at := int64(16); at+4 <= size && at+4 <= int64(len(media)); at += 4 {
+		brands = append(brands, string(media[at:at+4]))
+	}
+	picture := slices.Contains(pictureBrands, major)
+	for _, b := range brands {
+		if b != major && !picture {
+			break
+		}
+		switch {
+		case slices.Contains(avifBrands, b):
+			return "avif", nil
+		case slices.Contains(heicBrands, b):
+			return "heic", nil
+		}
+	}
+	if picture || bytes.IndexByte(media[8:12], 0) >= 0 {
+		return "", fmt.Errorf("%w: an ISO media file of the unknown brand %.4q", ErrUndecodable, major)
+	}
+	return "", fmt.Errorf("%w: an ISO media file of the brand %.4q", ErrVideo, major)
+}
