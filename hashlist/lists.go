@@ -68,7 +68,7 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the log behind statement %d: %w", l.seq, err)
 		}
-		l.fold.merge(&r.Statement, now)
+		l.fold.merge(r.Seq, &r.Statement, now)
 		l.seq = r.Seq
 	}
 	ctx, l.stop = context.WithCancel(context.Background())
@@ -173,7 +173,7 @@ func (l *Lists) write(batch []request) {
 	now := time.Now()
 	l.fold.lapse(now)
 	for i := range records {
-		l.fold.merge(&records[i].Statement, now)
+		l.fold.merge(seqs[i], &records[i].Statement, now)
 		l.seq = max(l.seq, seqs[i])
 	}
 	close(l.grown)
@@ -276,17 +276,17 @@ func (l *Lists) Definitions(iri string) []string {
 	return ids
 }
 
-// Issued says who made a statement and for which list. It does not know
-// retractions.
-func (l *Lists) Issued(id string) (issuer, list string, known bool) {
+// Issued says who made a statement and where in the log it stands. It does not
+// know retractions.
+func (l *Lists) Issued(id string) (issuer string, seq uint64, known bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	n, ok := l.fold.byID[id]
 	if !ok {
-		return "", "", false
+		return "", 0, false
 	}
 	s := &l.fold.stmts[n]
-	return s.issuer, s.list.iri, true
+	return s.issuer, s.seq, true
 }
 
 // Listed reports which of hashes are in force on a list by a statement of the

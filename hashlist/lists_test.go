@@ -113,7 +113,7 @@ func TestMergeAnyOrder(t *testing.T) {
 					at = times[min(i, len(times)-1)]
 					f.lapse(at)
 				}
-				f.merge(&order[i], at)
+				f.merge(uint64(i+1), &order[i], at)
 			}
 			f.lapse(now)
 			check(t, f)
@@ -250,7 +250,7 @@ func TestLookupAgainstModel(t *testing.T) {
 		}
 		f := newFold()
 		for i := range world {
-			f.merge(&world[i], epoch)
+			f.merge(uint64(i+1), &world[i], epoch)
 		}
 		l := &Lists{fold: f, policy: DefaultPolicy()}
 		var q Query
@@ -501,8 +501,8 @@ func TestRetractAndList(t *testing.T) {
 	if r := l.Lookup(probe(a.Hashes[0])); r.Verdict != VerdictAllow || len(l.All()) != 0 || len(l.Definitions(def.List)) != 0 {
 		t.Fatal("the list is gone, but its hashes still match")
 	}
-	if issuer, list, known := l.Issued(a.ID); issuer != a.Issuer || list != a.List || !known {
-		t.Error(issuer, list, known)
+	if issuer, seq, known := l.Issued(a.ID); issuer != a.Issuer || seq != 2 || !known {
+		t.Error(issuer, seq, known)
 	}
 }
 
@@ -696,7 +696,7 @@ func BenchmarkMerge(b *testing.B) {
 				s.Hashes[i].sum[j] = byte(r.Uint32())
 			}
 		}
-		f.merge(&s, epoch)
+		f.merge(uint64(n+1), &s, epoch)
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*MaxHashes), "ns/hash")
 }

@@ -52,6 +52,7 @@ type posting struct {
 // stmt is an AddHashes or DefineList statement. Retractions are only tombs.
 type stmt struct {
 	id        string
+	seq       uint64 // place in the log
 	issuer    string
 	list      *list
 	labels    []string
@@ -112,9 +113,9 @@ func (f *fold) list(iri string) *list {
 	return l
 }
 
-// merge adds a valid statement. now is the time at which statements lapse; it
+// merge adds a valid statement, which stands at seq in the log. now is the time at which statements lapse; it
 // only ever grows.
-func (f *fold) merge(s *Statement, now time.Time) {
+func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	if s.Kind == Retraction {
 		f.retract(s)
 		return
@@ -124,7 +125,7 @@ func (f *fold) merge(s *Statement, now time.Time) {
 	}
 	n := uint32(len(f.stmts))
 	v := stmt{
-		id: s.ID, issuer: f.intern(s.Issuer), list: f.list(s.List), reason: s.Reason, kind: s.Kind,
+		id: s.ID, seq: seq, issuer: f.intern(s.Issuer), list: f.list(s.List), reason: s.Reason, kind: s.Kind,
 		action: s.Action, published: s.Published.Unix(),
 	}
 	for _, l := range s.Labels {

@@ -3036,6 +3036,98 @@ func (x *GetStatusResponse) GetLoadMilliseconds() uint64 {
 	return 0
 }
 
+// BackupRequest is empty.
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{43}
+}
+
+// BackupResponse is a piece of the copy.
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The next bytes.
+	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
+	// Bytes of the whole copy.
+	Size          uint64 `protobuf:"varint,2,opt,name=size,proto3" json:"size,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *BackupResponse) GetChunk() []byte {
+	if x != nil {
+		return x.Chunk
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 var File_tocsin_v1_tocsin_proto protoreflect.FileDescriptor
 
 const file_tocsin_v1_tocsin_proto_rawDesc = "" +
@@ -3239,7 +3331,11 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x11load_milliseconds\x18\b \x01(\x04R\x10loadMilliseconds\x1a9\n" +
 	"\vHashesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01*j\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\"\x0f\n" +
+	"\rBackupRequest\":\n" +
+	"\x0eBackupResponse\x12\x14\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x12\n" +
+	"\x04size\x18\x02 \x01(\x04R\x04size*j\n" +
 	"\x06Action\x12\x16\n" +
 	"\x12ACTION_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rACTION_ACCEPT\x10\x01\x12\x11\n" +
@@ -3273,13 +3369,14 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\vListEntries\x12\x1d.tocsin.v1.ListEntriesRequest\x1a\x1e.tocsin.v1.ListEntriesResponse\x12A\n" +
 	"\x06Import\x12\x18.tocsin.v1.ImportRequest\x1a\x19.tocsin.v1.ImportResponse(\x010\x01\x12?\n" +
 	"\x06Export\x12\x18.tocsin.v1.ExportRequest\x1a\x19.tocsin.v1.ExportResponse0\x01\x12<\n" +
-	"\x05Watch\x12\x17.tocsin.v1.WatchRequest\x1a\x18.tocsin.v1.WatchResponse0\x012\xbd\x02\n" +
+	"\x05Watch\x12\x17.tocsin.v1.WatchRequest\x1a\x18.tocsin.v1.WatchResponse0\x012\xfe\x02\n" +
 	"\fAdminService\x12L\n" +
 	"\vCreateToken\x12\x1d.tocsin.v1.CreateTokenRequest\x1a\x1e.tocsin.v1.CreateTokenResponse\x12I\n" +
 	"\n" +
 	"ListTokens\x12\x1c.tocsin.v1.ListTokensRequest\x1a\x1d.tocsin.v1.ListTokensResponse\x12L\n" +
 	"\vRevokeToken\x12\x1d.tocsin.v1.RevokeTokenRequest\x1a\x1e.tocsin.v1.RevokeTokenResponse\x12F\n" +
-	"\tGetStatus\x12\x1b.tocsin.v1.GetStatusRequest\x1a\x1c.tocsin.v1.GetStatusResponseB7Z5github.com/tocsin-fed/tocsin/proto/tocsin/v1;tocsinv1b\x06proto3"
+	"\tGetStatus\x12\x1b.tocsin.v1.GetStatusRequest\x1a\x1c.tocsin.v1.GetStatusResponse\x12?\n" +
+	"\x06Backup\x12\x18.tocsin.v1.BackupRequest\x1a\x19.tocsin.v1.BackupResponse0\x01B7Z5github.com/tocsin-fed/tocsin/proto/tocsin/v1;tocsinv1b\x06proto3"
 
 var (
 	file_tocsin_v1_tocsin_proto_rawDescOnce sync.Once
@@ -3294,7 +3391,7 @@ func file_tocsin_v1_tocsin_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_v1_tocsin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_tocsin_v1_tocsin_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_tocsin_v1_tocsin_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_tocsin_v1_tocsin_proto_goTypes = []any{
 	(Action)(0),                   // 0: tocsin.v1.Action
 	(Verdict)(0),                  // 1: tocsin.v1.Verdict
@@ -3342,13 +3439,15 @@ var file_tocsin_v1_tocsin_proto_goTypes = []any{
 	(*RevokeTokenResponse)(nil),   // 43: tocsin.v1.RevokeTokenResponse
 	(*GetStatusRequest)(nil),      // 44: tocsin.v1.GetStatusRequest
 	(*GetStatusResponse)(nil),     // 45: tocsin.v1.GetStatusResponse
-	nil,                           // 46: tocsin.v1.List.RadiusEntry
-	nil,                           // 47: tocsin.v1.GetStatusResponse.HashesEntry
-	(*timestamppb.Timestamp)(nil), // 48: google.protobuf.Timestamp
+	(*BackupRequest)(nil),         // 46: tocsin.v1.BackupRequest
+	(*BackupResponse)(nil),        // 47: tocsin.v1.BackupResponse
+	nil,                           // 48: tocsin.v1.List.RadiusEntry
+	nil,                           // 49: tocsin.v1.GetStatusResponse.HashesEntry
+	(*timestamppb.Timestamp)(nil), // 50: google.protobuf.Timestamp
 }
 var file_tocsin_v1_tocsin_proto_depIdxs = []int32{
 	0,  // 0: tocsin.v1.Match.action:type_name -> tocsin.v1.Action
-	48, // 1: tocsin.v1.Match.published:type_name -> google.protobuf.Timestamp
+	50, // 1: tocsin.v1.Match.published:type_name -> google.protobuf.Timestamp
 	4,  // 2: tocsin.v1.LookupResponse.matches:type_name -> tocsin.v1.Match
 	1,  // 3: tocsin.v1.LookupResponse.verdict:type_name -> tocsin.v1.Verdict
 	7,  // 4: tocsin.v1.LookupMediaRequest.options:type_name -> tocsin.v1.LookupMediaOptions
@@ -3359,29 +3458,29 @@ var file_tocsin_v1_tocsin_proto_depIdxs = []int32{
 	5,  // 9: tocsin.v1.LookupStreamResponse.lookups:type_name -> tocsin.v1.LookupResponse
 	2,  // 10: tocsin.v1.List.audience:type_name -> tocsin.v1.Audience
 	0,  // 11: tocsin.v1.List.action:type_name -> tocsin.v1.Action
-	46, // 12: tocsin.v1.List.radius:type_name -> tocsin.v1.List.RadiusEntry
-	48, // 13: tocsin.v1.List.updated:type_name -> google.protobuf.Timestamp
+	48, // 12: tocsin.v1.List.radius:type_name -> tocsin.v1.List.RadiusEntry
+	50, // 13: tocsin.v1.List.updated:type_name -> google.protobuf.Timestamp
 	13, // 14: tocsin.v1.CreateListRequest.list:type_name -> tocsin.v1.List
 	13, // 15: tocsin.v1.CreateListResponse.list:type_name -> tocsin.v1.List
 	13, // 16: tocsin.v1.GetListResponse.list:type_name -> tocsin.v1.List
 	13, // 17: tocsin.v1.ListListsResponse.lists:type_name -> tocsin.v1.List
 	0,  // 18: tocsin.v1.SubmitRequest.action:type_name -> tocsin.v1.Action
-	48, // 19: tocsin.v1.SubmitRequest.expires:type_name -> google.protobuf.Timestamp
+	50, // 19: tocsin.v1.SubmitRequest.expires:type_name -> google.protobuf.Timestamp
 	0,  // 20: tocsin.v1.Entry.action:type_name -> tocsin.v1.Action
-	48, // 21: tocsin.v1.Entry.published:type_name -> google.protobuf.Timestamp
-	48, // 22: tocsin.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	50, // 21: tocsin.v1.Entry.published:type_name -> google.protobuf.Timestamp
+	50, // 22: tocsin.v1.Entry.expires:type_name -> google.protobuf.Timestamp
 	26, // 23: tocsin.v1.ListEntriesResponse.entries:type_name -> tocsin.v1.Entry
 	30, // 24: tocsin.v1.ImportRequest.options:type_name -> tocsin.v1.ImportOptions
-	48, // 25: tocsin.v1.ImportOptions.expires:type_name -> google.protobuf.Timestamp
+	50, // 25: tocsin.v1.ImportOptions.expires:type_name -> google.protobuf.Timestamp
 	32, // 26: tocsin.v1.ImportResponse.refused_rows:type_name -> tocsin.v1.RefusedRow
-	48, // 27: tocsin.v1.WatchResponse.received:type_name -> google.protobuf.Timestamp
-	48, // 28: tocsin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	48, // 29: tocsin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	50, // 27: tocsin.v1.WatchResponse.received:type_name -> google.protobuf.Timestamp
+	50, // 28: tocsin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	50, // 29: tocsin.v1.Token.expires:type_name -> google.protobuf.Timestamp
 	37, // 30: tocsin.v1.CreateTokenRequest.token:type_name -> tocsin.v1.Token
 	37, // 31: tocsin.v1.CreateTokenResponse.token:type_name -> tocsin.v1.Token
 	37, // 32: tocsin.v1.ListTokensResponse.tokens:type_name -> tocsin.v1.Token
-	47, // 33: tocsin.v1.GetStatusResponse.hashes:type_name -> tocsin.v1.GetStatusResponse.HashesEntry
-	48, // 34: tocsin.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	49, // 33: tocsin.v1.GetStatusResponse.hashes:type_name -> tocsin.v1.GetStatusResponse.HashesEntry
+	50, // 34: tocsin.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
 	3,  // 35: tocsin.v1.LookupService.Lookup:input_type -> tocsin.v1.LookupRequest
 	6,  // 36: tocsin.v1.LookupService.LookupMedia:input_type -> tocsin.v1.LookupMediaRequest
 	11, // 37: tocsin.v1.LookupService.LookupStream:input_type -> tocsin.v1.LookupStreamRequest
@@ -3399,25 +3498,27 @@ var file_tocsin_v1_tocsin_proto_depIdxs = []int32{
 	40, // 49: tocsin.v1.AdminService.ListTokens:input_type -> tocsin.v1.ListTokensRequest
 	42, // 50: tocsin.v1.AdminService.RevokeToken:input_type -> tocsin.v1.RevokeTokenRequest
 	44, // 51: tocsin.v1.AdminService.GetStatus:input_type -> tocsin.v1.GetStatusRequest
-	5,  // 52: tocsin.v1.LookupService.Lookup:output_type -> tocsin.v1.LookupResponse
-	8,  // 53: tocsin.v1.LookupService.LookupMedia:output_type -> tocsin.v1.LookupMediaResponse
-	12, // 54: tocsin.v1.LookupService.LookupStream:output_type -> tocsin.v1.LookupStreamResponse
-	15, // 55: tocsin.v1.ListService.CreateList:output_type -> tocsin.v1.CreateListResponse
-	17, // 56: tocsin.v1.ListService.RemoveList:output_type -> tocsin.v1.RemoveListResponse
-	19, // 57: tocsin.v1.ListService.GetList:output_type -> tocsin.v1.GetListResponse
-	21, // 58: tocsin.v1.ListService.ListLists:output_type -> tocsin.v1.ListListsResponse
-	23, // 59: tocsin.v1.ListService.Submit:output_type -> tocsin.v1.SubmitResponse
-	25, // 60: tocsin.v1.ListService.Retract:output_type -> tocsin.v1.RetractResponse
-	28, // 61: tocsin.v1.ListService.ListEntries:output_type -> tocsin.v1.ListEntriesResponse
-	31, // 62: tocsin.v1.ListService.Import:output_type -> tocsin.v1.ImportResponse
-	34, // 63: tocsin.v1.ListService.Export:output_type -> tocsin.v1.ExportResponse
-	36, // 64: tocsin.v1.ListService.Watch:output_type -> tocsin.v1.WatchResponse
-	39, // 65: tocsin.v1.AdminService.CreateToken:output_type -> tocsin.v1.CreateTokenResponse
-	41, // 66: tocsin.v1.AdminService.ListTokens:output_type -> tocsin.v1.ListTokensResponse
-	43, // 67: tocsin.v1.AdminService.RevokeToken:output_type -> tocsin.v1.RevokeTokenResponse
-	45, // 68: tocsin.v1.AdminService.GetStatus:output_type -> tocsin.v1.GetStatusResponse
-	52, // [52:69] is the sub-list for method output_type
-	35, // [35:52] is the sub-list for method input_type
+	46, // 52: tocsin.v1.AdminService.Backup:input_type -> tocsin.v1.BackupRequest
+	5,  // 53: tocsin.v1.LookupService.Lookup:output_type -> tocsin.v1.LookupResponse
+	8,  // 54: tocsin.v1.LookupService.LookupMedia:output_type -> tocsin.v1.LookupMediaResponse
+	12, // 55: tocsin.v1.LookupService.LookupStream:output_type -> tocsin.v1.LookupStreamResponse
+	15, // 56: tocsin.v1.ListService.CreateList:output_type -> tocsin.v1.CreateListResponse
+	17, // 57: tocsin.v1.ListService.RemoveList:output_type -> tocsin.v1.RemoveListResponse
+	19, // 58: tocsin.v1.ListService.GetList:output_type -> tocsin.v1.GetListResponse
+	21, // 59: tocsin.v1.ListService.ListLists:output_type -> tocsin.v1.ListListsResponse
+	23, // 60: tocsin.v1.ListService.Submit:output_type -> tocsin.v1.SubmitResponse
+	25, // 61: tocsin.v1.ListService.Retract:output_type -> tocsin.v1.RetractResponse
+	28, // 62: tocsin.v1.ListService.ListEntries:output_type -> tocsin.v1.ListEntriesResponse
+	31, // 63: tocsin.v1.ListService.Import:output_type -> tocsin.v1.ImportResponse
+	34, // 64: tocsin.v1.ListService.Export:output_type -> tocsin.v1.ExportResponse
+	36, // 65: tocsin.v1.ListService.Watch:output_type -> tocsin.v1.WatchResponse
+	39, // 66: tocsin.v1.AdminService.CreateToken:output_type -> tocsin.v1.CreateTokenResponse
+	41, // 67: tocsin.v1.AdminService.ListTokens:output_type -> tocsin.v1.ListTokensResponse
+	43, // 68: tocsin.v1.AdminService.RevokeToken:output_type -> tocsin.v1.RevokeTokenResponse
+	45, // 69: tocsin.v1.AdminService.GetStatus:output_type -> tocsin.v1.GetStatusResponse
+	47, // 70: tocsin.v1.AdminService.Backup:output_type -> tocsin.v1.BackupResponse
+	53, // [53:71] is the sub-list for method output_type
+	35, // [35:53] is the sub-list for method input_type
 	35, // [35:35] is the sub-list for extension type_name
 	35, // [35:35] is the sub-list for extension extendee
 	0,  // [0:35] is the sub-list for field type_name
@@ -3435,7 +3536,7 @@ func file_tocsin_v1_tocsin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_v1_tocsin_proto_rawDesc), len(file_tocsin_v1_tocsin_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   45,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   3,
 		},
