@@ -1,0 +1,117 @@
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"time"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+)
+
+// Config is all that a Server is made of and told.
+type Config struct {
+	Lists   *hashlist.Lists
+	Media   *imagehash.Hasher
+	Issuer  Issuer
+	Tokens  Tokens
+	Origin  string          // public address of the node, as in https://hashes.example
+	Policy  hashlist.Policy // for MinQuality; the lists judge by their own copy
+	Version string
+	Log     *slog.Logger // nil for slog.Default. It gets no token, no hash and no path of a hook.
+
+	// Backup writes a copy of the database to a new file; nil if the store cannot.
+	Backup  func(ctx context.Context, path string) error
+	Scratch string // an existing directory that only the owner may enter, for copies on their way
+
+	Loaded time.Duration // how long the lists took to load, for GetStatus
+
+	GRPC  Listener
+	HTTP  Listener
+	Hook  Hook
+	Limit Limit
+}
+
+// Listener says where to listen and how a connection is protected.
+type Listener struct {
+	Address string // host:port; "" for none. Port 0 takes a free one.
+	Socket  string // path of a unix socket, for gRPC only; "" for none. Whoever may open it is admin.
+
+	CertFile, KeyFile string // TLS; read again when the files change
+	ClientCAFile      string // mTLS: callers must show a certificate signed by one of these
+
+	// Plaintext allows a listener without TLS beyond loopback, for HTTP only: in a
+	// container's private network there may be no other way to reach pict-rs.
+	Plaintext bool
+
+	Reflection bool // gRPC only
+}
+
+// Answer is what a hook says when it cannot know.
+type Answer string
+
+// The two answers.
+const (
+	AnswerAccept Answer = "accept"
+	AnswerReject Answer = "reject"
+)
+
+// Hook says what the upload hooks answer where the verdict alone does not tell.
+type Hook struct {
+	Undecodable Answer // a file that is no picture, is broken, or is beyond the limits
+	Video       Answer // a file that is a video or sound
+	Trouble     Answer // the node could not do its work
+	Hold        Answer // the verdict is hold, which a hook cannot do
+}
+
+// Limit bounds what one token may cost.
+type Limit struct {
+	LookupsPerSecond float64       // each hash or file that is looked up costs one, any other request too; 0 for no limit
+	Burst            int           // lookups that may come at once; default a second's worth, at least 1024
+	MessageBytes     int           // of one gRPC message; default 4 MiB
+	Deadline         time.Duration // for unary calls that bring none; default 30 s
+	Uploads          int           // files held in memory at once; more wait; default 4 for each processor
+	MediaBytes       int64         // of one file; default 50 MiB. Files beyond what the Hasher takes are held in vain.
+	Idle             time.Duration // for which an upload or import may bring nothing; default 30 s. A LookupStream may pause ten times as long.
+	Cached           int           // files whose hashes are remembered; 0 for none
+}
+
+// Issuer signs statements as this node's admin. *federation.Issuer is one.
+type Issuer interface {
+	// Actor is the issuer's address.
+	Actor() string
+	// Seal gives a statement its id, signs it, and returns the record to apply.
+	Seal(hashlist.Statement) (hashlist.Record, error)
+	// PublicKey is the key that checks what Seal signed.
+	PublicKey() ed25519.PublicKey
+}
+
+// Scope is what a token may do. Each scope includes those before it.
+type Scope string
+
+// The scopes.
+const (
+	ScopeLookup Scope = "lookup"
+	ScopeSubmit Scope = "submit"
+	ScopeAdmin  Scope = "admin"
+)
+
+// Token is a token as it is stored.
+type Token struct {
+	Name    string
+	Scope   Scope
+	Sum     [32]byte // SHA-256 of the secret, which is random enough to need no salt
+	Created time.Time
+	Expires time.Time // zero for never
+}
+
+// Tokens keeps tokens. Whoever can read them learns no secret; whoever can
+// change them can call everything.
+type Tokens interface {
+	// SaveToken fails with ErrTokenExists if the name is taken.
+	SaveToken(context.Context, Token) error
+	// DeleteToken fails with ErrNoToken if there is none of that name.
+	DeleteToken(ctx context.Context, name string) error
+	Tokens(context.Context) ([]Token, error)
+}

@@ -1,0 +1,218 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+)
+
+// finding is what is known of one file.
+type finding struct {
+	hashlist.Result
+	media *imagehash.Media // with digests alone if the file could not be hashed
+}
+
+// hold waits for room to keep one more file in memory. What has passed this
+// door is at most Limit.Uploads files of Limit.MediaBytes, and as much again
+// while the pieces of one are put together.
+func (s *Server) hold(ctx context.Context) (release func(), err error) {
+	if err := s.uploads.Acquire(ctx, 1); err != nil {
+		return nil, fmt.Errorf("wait for other files to be examined: %w", context.Cause(ctx))
+	}
+	s.metrics.held.Inc()
+	return func() { s.metrics.held.Dec(); s.uploads.Release(1) }, nil
+}
+
+// tooLong is a file of more bytes than are held in memory.
+func (s *Server) tooLong() error {
+	return fmt.Errorf("%w: it has more than %d bytes", imagehash.ErrTooLarge, s.cfg.Limit.MediaBytes)
+}
+
+// readFile reads a whole file into memory. With an error that is ErrTooLarge it
+// returns the bytes read so far.
+func (s *Server) readFile(r io.Reader) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := b.ReadFrom(io.LimitReader(r, s.cfg.Limit.MediaBytes+1))
+	if err == nil && int64(b.Len()) > s.cfg.Limit.MediaBytes {
+		err = s.tooLong()
+	}
+	return b.Bytes(), err
+}
+
+// examine hashes a file and looks it up. If it cannot be hashed its digests are
+// still looked up; if they decide, that is the answer, and otherwise the error
+// of hashing is.
+func (s *Server) examine(ctx context.Context, file []byte, lists []string, limit int) (finding, error) {
+	media, err := s.hash(ctx, file)
+	if err != nil {
+		media = new(imagehash.Media)
+		media.MD5, media.SHA1, media.SHA256 = imagehash.Digests(file)
+	}
+	f := finding{media: media}
+	f.Result = s.cfg.Lists.Lookup(hashlist.Query{Probes: probes(media, s.cfg.Policy.MinQuality), Lists: lists, Limit: limit})
+	if err != nil && !decides(&f.Result) {
+		return f, err
+	}
+	s.metrics.verdict(f.Verdict)
+	return f, nil
+}
+
+// decides reports whether matches of digests alone settle what a file is. Only
+// a SHA-256 shows that a file is harmless: for MD5 and SHA-1 another file can be
+// made to fit.
+func decides(r *hashlist.Result) bool {
+	if r.Verdict != hashlist.VerdictAllow {
+		return true
+	}
+	for i := range r.Matches {
+		if r.Matches[i].Probe.Hash.Algorithm() == hashlist.SHA256 {
+			return true
+		}
+	}
+	return false
+}
+
+// hash returns the hashes of a file, from the cache if the same bytes were
+// hashed before. Hashes are a function of the bytes, so what is cached is never
+// stale; verdicts are not cached. Failures are not either: they may be the
+// node's own.
+func (s *Server) hash(ctx context.Context, file []byte) (*imagehash.Media, error) {
+	var sum [32]byte
+	if s.cache != nil {
+		sum = sha256.Sum256(file)
+		if m, ok := s.cache.Get(sum); ok {
+			s.metrics.cached.WithLabelValues("hit").Inc()
+			return m, nil
+		}
+		s.metrics.cached.WithLabelValues("miss").Inc()
+	}
+	m, err := s.cfg.Media.Hash(ctx, file)
+	s.metrics.media(&m, err)
+	if err != nil {
+		return nil, err
+	}
+	if s.cache != nil {
+		s.cache.Add(sum, &m)
+	}
+	return &m, nil
+}
+
+// inverted are the transforms of copies with inverted colours.
+var inverted = func() (t [len(imagehash.Transforms)]string) {
+	for i, name := range imagehash.Transforms {
+		t[i] = "inverted-" + name
+	}
+	return t
+}()
+
+// probes are the hashes by which a file is looked up: its digests, and of each
+// frame of enough quality the dihedral set of PDQ, the complements of that, and
+// the two 64-bit hashes.
+func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
+	p := make([]hashlist.Probe, 0, 3+18*len(m.Frames))
+	for _, h := range [...]hashlist.Hash{m.SHA256, m.SHA1, m.MD5} {
+		p = append(p, hashlist.Probe{Hash: h})
+	}
+	for i := range m.Frames {
+		f := &m.Frames[i]
+		if f.Quality < minQuality {
+			continue
+		}
+		for t, h := range f.PDQ {
+			if !h.IsZero() {
+				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[t]},
+					hashlist.Probe{Hash: h.Complement(), Index: f.Index, Transform: inverted[t]})
+			}
+		}
+		for _, h := range [...]hashlist.Hash{f.PHash, f.DHash} {
+			if !h.IsZero() {
+				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[0]})
+			}
+		}
+	}
+	return p
+}
+
+// LookupMedia implements the RPC.
+func (l *lookupService) LookupMedia(stream pb.LookupService_LookupMediaServer) error {
+	s := l.s
+	if err := callerOf(stream.Context()).spend(1); err != nil {
+		return err
+	}
+	ctx, cancel := s.within(stream.Context())
+	defer cancel()
+	in := receive(ctx, s, stream, s.cfg.Limit.Idle, nil)
+	first, err := in.next()
+	if errors.Is(err, io.EOF) {
+		return refuse(errInvalid, "no file was sent")
+	} else if err != nil {
+		return err
+	}
+	lists, limit, err := s.listsAndLimit(first.GetOptions().GetLists(), first.GetOptions().GetLimit())
+	if err != nil {
+		return err
+	}
+	// Not before something came: a caller who is silent takes no room.
+	release, err := s.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	pending := first
+	file, err := s.readFile(&pieces{next: func() (chunk []byte, err error) {
+		m := pending
+		if pending = nil; m == nil {
+			if m, err = in.next(); err != nil {
+				return nil, err
+			}
+			if m.GetOptions() != nil {
+				return nil, refuse(errInvalid, "options belong in the first message")
+			}
+		}
+		return m.GetChunk(), checkChunk(m.GetChunk())
+	}})
+	switch {
+	case err != nil:
+		return err
+	case len(file) == 0:
+		return refuse(errInvalid, "the file is empty")
+	}
+	f, err := s.examine(ctx, file, lists, limit)
+	if err != nil {
+		return err
+	}
+	budget := answerBytes
+	return stream.SendAndClose(&pb.LookupMediaResponse{Lookup: lookupResponse(&f.Result, &budget), Media: mediaMessage(f.media)})
+}
+
+func checkChunk(chunk []byte) error {
+	if len(chunk) > maxChunk {
+		return refuse(errInvalid, "a chunk of %d bytes is more than 1 MiB", len(chunk))
+	}
+	return nil
+}
+
+func mediaMessage(m *imagehash.Media) *pb.Media {
+	v := &pb.Media{
+		Format: m.Format, Width: uint32(m.Width), Height: uint32(m.Height),
+		Digests: []string{m.MD5.String(), m.SHA1.String(), m.SHA256.String()},
+	}
+	for i := range m.Frames {
+		f := &m.Frames[i]
+		frame := &pb.Frame{Index: uint32(f.Index), Quality: uint32(f.Quality)}
+		for _, h := range [...]hashlist.Hash{f.PDQ[0], f.PHash, f.DHash} {
+			if !h.IsZero() {
+				frame.Hashes = append(frame.Hashes, h.String())
+			}
+		}
+		v.Frames = append(v.Frames, frame)
+	}
+	return v
+}

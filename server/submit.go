@@ -1,0 +1,216 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+)
+
+// parseHashes reads hashes in the strict form. Repetitions are left out.
+func parseHashes(texts []string) ([]hashlist.Hash, error) {
+	if n := len(texts); n > hashlist.MaxHashes {
+		return nil, refuse(errInvalid, "%d hashes are more than %d", n, hashlist.MaxHashes)
+	}
+	hashes := make([]hashlist.Hash, 0, len(texts))
+	seen := make(map[hashlist.Hash]struct{}, len(texts))
+	for i, text := range texts {
+		h, err := hashlist.ParseHash(text)
+		if err != nil {
+			return nil, refuse(errInvalid, "hash %d: %v", i+1, err)
+		}
+		if _, ok := seen[h]; !ok {
+			seen[h] = struct{}{}
+			hashes = append(hashes, h)
+		}
+	}
+	return hashes, nil
+}
+
+// expiry reads when a statement lapses, in whole seconds; the zero time for never.
+func expiry(t *timestamppb.Timestamp) (time.Time, error) {
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return time.Time{}, refuse(errInvalid, "expires: not a time")
+	}
+	v := t.AsTime().UTC().Truncate(time.Second)
+	// A second's grace, since the statement is dated in whole seconds after this.
+	if !v.After(time.Now().Add(time.Second)) {
+		return time.Time{}, refuse(errInvalid, "it would lapse at %s, which is past", v.Format(time.RFC3339))
+	}
+	return v, nil
+}
+
+// checkReason checks a reason before anything is done; statements are checked whole
+// again when they are sealed.
+func checkReason(reason string) error {
+	if len(reason) > hashlist.MaxReason {
+		return refuse(errInvalid, "a reason of %d bytes is longer than %d", len(reason), hashlist.MaxReason)
+	}
+	return nil
+}
+
+// validate checks what a caller wants a statement to say, so that what is wrong
+// with it is the caller's error and not the node's.
+func (s *Server) validate(v hashlist.Statement) error {
+	// The fields that Seal fills in are of no matter here.
+	v.ID, v.Issuer = s.cfg.Origin+"/statements/x", s.cfg.Issuer.Actor()
+	v.Published = time.Now().UTC().Truncate(time.Second)
+	if err := v.Validate(); err != nil {
+		return refuse(errInvalid, "%v", err)
+	}
+	return nil
+}
+
+// Submit implements the RPC.
+func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.SubmitResponse, error) {
+	s := l.s
+	list, err := s.list(r.GetList())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.own(list.ID); err != nil {
+		return nil, err
+	}
+	if len(r.GetHashes()) == 0 {
+		return nil, refuse(errInvalid, "no hashes to list")
+	}
+	hashes, err := parseHashes(r.GetHashes())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkQuality(r, hashes); err != nil {
+		return nil, err
+	}
+	v := hashlist.Statement{Kind: hashlist.AddHashes, List: list.ID, Reason: r.GetReason(), Hashes: hashes}
+	if v.Labels, err = labels(r.GetLabels()); err != nil {
+		return nil, err
+	}
+	if v.Action, err = action(r.GetAction()); err != nil {
+		return nil, err
+	}
+	if v.Expires, err = expiry(r.GetExpires()); err != nil {
+		return nil, err
+	}
+	if err := s.validate(v); err != nil {
+		return nil, err
+	}
+	release, err := s.claims.take(ctx, list.ID, hashes)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	v.Hashes = s.unlisted(list.ID, hashes)
+	answer := &pb.SubmitResponse{AlreadyListed: uint32(len(r.GetHashes()) - len(v.Hashes))}
+	if len(v.Hashes) == 0 {
+		return answer, nil
+	}
+	// Not cut short by the caller: what is claimed is freed when it is settled.
+	records, err := s.seal(context.WithoutCancel(ctx), v)
+	if err != nil {
+		return nil, err
+	}
+	answer.StatementId, answer.Seq = records[0].Statement.ID, records[0].Seq
+	return answer, nil
+}
+
+// checkQuality refuses perceptual hashes of a picture that is too flat to have
+// any.
+func (s *Server) checkQuality(r *pb.SubmitRequest, hashes []hashlist.Hash) error {
+	if r.Quality == nil {
+		return nil
+	}
+	q := int64(r.GetQuality())
+	if q > 100 {
+		return refuse(errInvalid, "quality %d is more than 100", q)
+	}
+	if q < int64(s.cfg.Policy.MinQuality) && slices.ContainsFunc(hashes, func(h hashlist.Hash) bool { return h.Algorithm().Perceptual() }) {
+		return refuse(errInvalid, "the picture's quality %d is below %d: its perceptual hashes would match unrelated pictures; list its sha256 instead",
+			q, s.cfg.Policy.MinQuality)
+	}
+	return nil
+}
+
+// unlisted returns the hashes that this node's issuer does not have on the list.
+func (s *Server) unlisted(list string, hashes []hashlist.Hash) []hashlist.Hash {
+	var out []hashlist.Hash
+	for i, listed := range s.cfg.Lists.Listed(list, s.cfg.Issuer.Actor(), hashes) {
+		if !listed {
+			out = append(out, hashes[i])
+		}
+	}
+	return out
+}
+
+// Retract implements the RPC. What is not in force any more is not retracted
+// again: then no statement is made, and retracted is 0.
+func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.RetractResponse, error) {
+	s := l.s
+	hashes, err := parseHashes(r.GetHashes())
+	if err != nil {
+		return nil, err
+	}
+	if err := checkReason(r.GetReason()); err != nil {
+		return nil, err
+	}
+	issuer, seq, known := s.cfg.Lists.Issued(r.GetStatementId())
+	if !known {
+		return nil, refuse(errUnknown, "there is no statement %.*s", hashlist.MaxIRI, r.GetStatementId())
+	}
+	if issuer != s.cfg.Issuer.Actor() {
+		return nil, refuse(errState, "that statement is %s's: only they can retract it", issuer)
+	}
+	s.retracting.Lock()
+	defer s.retracting.Unlock()
+	said, err := s.statement(ctx, seq)
+	if err != nil {
+		return nil, err
+	}
+	if said.Kind != hashlist.AddHashes {
+		return nil, refuse(errInvalid, "that statement defines list %s: remove the list instead", said.List)
+	}
+	for i, h := range hashes {
+		if !slices.Contains(said.Hashes, h) {
+			return nil, refuse(errInvalid, "hash %d is not in that statement", i+1)
+		}
+	}
+	before := s.cfg.Lists.InForce(said)
+	v := hashlist.Statement{Kind: hashlist.Retraction, List: said.List, Retracts: said.ID, Reason: r.GetReason()}
+	if len(hashes) > 0 {
+		before = slices.DeleteFunc(before, func(h hashlist.Hash) bool { return !slices.Contains(hashes, h) })
+		v.Hashes = before
+	}
+	if len(before) == 0 {
+		return &pb.RetractResponse{}, nil
+	}
+	if err := s.validate(v); err != nil {
+		return nil, err
+	}
+	records, err := s.seal(ctx, v)
+	if err != nil {
+		return nil, err
+	}
+	return &pb.RetractResponse{StatementId: records[0].Statement.ID, Seq: records[0].Seq, Retracted: uint32(len(before))}, nil
+}
+
+// statement reads one statement from the log: the fold does not keep the hashes
+// of a statement together.
+func (s *Server) statement(ctx context.Context, seq uint64) (*hashlist.Statement, error) {
+	for r, err := range s.cfg.Lists.After(ctx, seq-1, hashlist.Selection{}) {
+		if err != nil {
+			return nil, err
+		}
+		if r.Seq == seq {
+			return &r.Statement, nil
+		}
+		break
+	}
+	return nil, fmt.Errorf("statement %d is in the index and not in the log", seq)
+}

@@ -1,0 +1,145 @@
+package server
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"runtime"
+	"time"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+)
+
+// maxChunk is the most bytes of a file in one message of a stream.
+const maxChunk = 1 << 20
+
+// Validate reports the first setting that cannot work or would not be safe. It
+// looks up the names of the hosts to listen on.
+func (c *Config) Validate() error {
+	if o, err := hashlist.Origin(c.Origin); err != nil {
+		return fmt.Errorf("origin: %w", err)
+	} else if o != c.Origin {
+		return fmt.Errorf("origin %q has a path (want only scheme and host, as in %s)", c.Origin, o)
+	}
+	for _, a := range [...]struct {
+		key string
+		v   Answer
+	}{{"undecodable", c.Hook.Undecodable}, {"video", c.Hook.Video}, {"trouble", c.Hook.Trouble}, {"hold", c.Hook.Hold}} {
+		if a.v != AnswerAccept && a.v != AnswerReject {
+			return fmt.Errorf("hook answer for %s is %q (want accept or reject)", a.key, a.v)
+		}
+	}
+	if c.Policy.MinQuality < 0 || c.Policy.MinQuality > 100 {
+		return fmt.Errorf("least quality %d is not between 0 and 100", c.Policy.MinQuality)
+	}
+	if err := c.Limit.validate(); err != nil {
+		return err
+	}
+	switch {
+	case c.GRPC.Address == "" && c.GRPC.Socket == "":
+		return errors.New("nothing to listen on for gRPC: set grpc.address, grpc.socket or both")
+	case c.GRPC.Plaintext:
+		return errors.New("gRPC without TLS is for loopback and unix sockets only: set grpc.cert_file and grpc.key_file instead of grpc.plaintext")
+	case c.HTTP.Socket != "":
+		return errors.New("HTTP does not listen on unix sockets: set http.address")
+	case c.HTTP.Reflection:
+		return errors.New("there is no reflection over HTTP")
+	}
+	if _, err := c.GRPC.exposure("grpc"); err != nil {
+		return err
+	}
+	_, err := c.HTTP.exposure("http")
+	return err
+}
+
+func (l *Limit) validate() error {
+	switch {
+	case math.IsNaN(l.LookupsPerSecond) || math.IsInf(l.LookupsPerSecond, 0) || l.LookupsPerSecond < 0:
+		return fmt.Errorf("limit of %v lookups a second is not a number of at least 0", l.LookupsPerSecond)
+	case l.Burst < 0 || l.Uploads < 0 || l.Cached < 0 || l.MediaBytes < 0 || l.Deadline < 0 || l.Idle < 0:
+		return errors.New("a limit is less than 0")
+	case l.MessageBytes != 0 && (l.MessageBytes < 2*maxChunk || l.MessageBytes > 256<<20):
+		return fmt.Errorf("limit of %d bytes a message is not between 2 MiB and 256 MiB", l.MessageBytes)
+	case l.MediaBytes > 1<<30:
+		return fmt.Errorf("limit of %d bytes a file is more than 1 GiB", l.MediaBytes)
+	}
+	return nil
+}
+
+func (c *Config) withDefaults() {
+	c.Log = cmp.Or(c.Log, slog.Default())
+	l := &c.Limit
+	l.Burst = cmp.Or(l.Burst, max(1024, int(math.Ceil(min(l.LookupsPerSecond, 1<<30)))))
+	l.MessageBytes = cmp.Or(l.MessageBytes, 4<<20)
+	l.Deadline = cmp.Or(l.Deadline, 30*time.Second)
+	l.Uploads = cmp.Or(l.Uploads, 4*runtime.NumCPU())
+	l.MediaBytes = cmp.Or(l.MediaBytes, 50<<20)
+	l.Idle = cmp.Or(l.Idle, 30*time.Second)
+}
+
+// exposure checks how a listener is protected. It returns the address to bind,
+// in numbers, so that no name is looked up again after it was judged. section
+// is the part of the configuration that errors name.
+func (l *Listener) exposure(section string) (address string, err error) {
+	if (l.CertFile == "") != (l.KeyFile == "") {
+		return "", fmt.Errorf("%s has only one of cert_file and key_file: set both for TLS, or none", section)
+	}
+	if l.ClientCAFile != "" && l.CertFile == "" {
+		return "", fmt.Errorf("%[1]s.client_ca_file needs TLS: set %[1]s.cert_file and %[1]s.key_file too", section)
+	}
+	if l.Address == "" {
+		return "", nil
+	}
+	host, port, err := net.SplitHostPort(l.Address)
+	if err != nil {
+		return "", fmt.Errorf("%s.address %q is not host:port", section, l.Address)
+	}
+	if l.CertFile != "" || l.Plaintext {
+		return l.Address, nil
+	}
+	refuse := func(why string) error {
+		also := "listen on 127.0.0.1"
+		if section == "grpc" {
+			also += ", or use grpc.socket alone"
+		} else {
+			also += ", or set http.plaintext if only machines you trust can reach it"
+		}
+		return fmt.Errorf("refusing to listen on %s without TLS: %s; set %s.cert_file and %s.key_file, or %s",
+			l.Address, why, section, section, also)
+	}
+	if host == "" {
+		return "", refuse("that is every address of this machine")
+	}
+	if ip, err := netip.ParseAddr(host); err == nil {
+		if !ip.Unmap().IsLoopback() {
+			return "", refuse("others can reach it")
+		}
+		return l.Address, nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	ips, err := net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+	if err != nil {
+		return "", fmt.Errorf("%s.address: cannot tell whether %s is this machine alone: %w", section, host, err)
+	}
+	best := netip.Addr{}
+	for _, ip := range ips {
+		ip = ip.Unmap()
+		if !ip.IsLoopback() {
+			return "", refuse(fmt.Sprintf("%s is %s, which others can reach", host, ip))
+		}
+		// IPv4 where there is a choice, as net.Listen does.
+		if !best.IsValid() || ip.Is4() && !best.Is4() {
+			best = ip
+		}
+	}
+	if !best.IsValid() {
+		return "", fmt.Errorf("%s.address: %s has no address", section, host)
+	}
+	return net.JoinHostPort(best.String(), port), nil
+}
