@@ -1,0 +1,245 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+)
+
+// banLine is what ban prints for one statement.
+type banLine struct {
+	Subject       string   `json:"subject"` // the file, or the hash
+	List          string   `json:"list"`
+	Hashes        []string `json:"hashes"`
+	Quality       *int     `json:"quality"`
+	Statement     string   `json:"statement_id"`
+	Seq           uint64   `json:"seq"`
+	AlreadyListed uint32   `json:"already_listed"`
+}
+
+func (a *app) banCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ban FILE|HASH... --list NAME", Short: "Put pictures or hashes on a list", Args: cobra.MinimumNArgs(1),
+		Long: `Put pictures or hashes on a list, in one signed statement for each argument.
+Files are hashed here and do not leave this machine; only hashes go to the node.
+A hash is written algorithm:hex, or as bare hexadecimal with one --algorithm.
+
+Pictures without structure would match each other. If the PDQ quality of a file
+is below --min-quality, only its digests are listed, and so it is for files that
+are no pictures. The node refuses what is below its own least quality.
+
+To list what is known to be harmless, use a list whose action is accept.`,
+		Example: `  tocsin ban --list refused --label spam --reason "sold fake shoes" shoes.jpg
+  tocsin ban --list refused --expires 30d pdq:f8f8...`,
+	}
+	list := cmd.Flags().String("list", "", "name of the list (required)")
+	labels := cmd.Flags().StringSlice("label", nil, "label beside those of the list; may be repeated")
+	reason := cmd.Flags().String("reason", "", "why, for people")
+	expires := cmd.Flags().String("expires", "", `when it lapses: a time such as "30d" or "12h", or a date such as 2030-12-31`)
+	action := cmd.Flags().String("action", "", "accept, filter, reject or drop (default: that of the list)")
+	algorithms := cmd.Flags().StringSlice("algorithm", []string{"pdq", "sha256"}, "what to list of a file: pdq, phash, dhash, md5, sha1, sha256")
+	allFrames := cmd.Flags().Bool("all-frames", false, "list a sample of the frames of an animation, not only the first")
+	minQuality := cmd.Flags().Int("min-quality", hashlist.DefaultPolicy().MinQuality, "least PDQ quality, 0 to 100, at which perceptual hashes of a file are listed")
+	c := a.client(cmd)
+	if err := cmd.MarkFlagRequired("list"); err != nil {
+		panic(err) // the flag is five lines above
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		wanted, err := parseAlgorithms(*algorithms)
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		act, err := parseAction(*action)
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		until, err := parseExpiry(*expires, time.Now())
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		var bare hashlist.Algorithm
+		if cmd.Flags().Changed("algorithm") && len(wanted) == 1 {
+			bare = wanted[0]
+		}
+		hashes := make([]hashlist.Hash, len(args))
+		for i, arg := range args {
+			if hashes[i], _, err = parseSubject(arg, bare); err != nil {
+				return a.usage("%w", err)
+			}
+		}
+		slices.Sort(*labels)
+		n, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		if err := checkList(cmd.Context(), n, *list); err != nil {
+			return err
+		}
+		return a.withHasher(func(hasher *imagehash.Hasher) error {
+			var errs []error
+			for i, arg := range args {
+				request := &pb.SubmitRequest{List: *list, Labels: slices.Compact(*labels), Action: act, Reason: *reason, Expires: until}
+				if hashes[i].IsZero() {
+					m, err := a.hashFile(cmd.Context(), hasher, arg)
+					if m.SHA256.IsZero() { // it could not even be read
+						errs = append(errs, err)
+						continue
+					} else if err != nil {
+						a.warn("%v: only digests are listed", err)
+					}
+					request.Hashes, request.Quality = a.choose(arg, &m, wanted, *allFrames, *minQuality)
+				} else {
+					request.Hashes = []string{hashes[i].String()}
+				}
+				if len(request.Hashes) == 0 {
+					errs = append(errs, fmt.Errorf("%s: nothing is left to list; add sha256 to --algorithm", printable(arg)))
+					continue
+				}
+				ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+				answer, err := n.lists.Submit(ctx, request)
+				cancel()
+				if err != nil {
+					errs = append(errs, fmt.Errorf("%s: %w", printable(arg), plain(err)))
+					continue
+				}
+				if err := a.printBan(arg, request, answer); err != nil {
+					return err
+				}
+			}
+			return errors.Join(errs...)
+		})
+	}
+	return cmd
+}
+
+// choose picks what of a file is listed. The quality is the least of the frames
+// whose perceptual hashes are, nil if none is.
+func (a *app) choose(name string, m *imagehash.Media, wanted []hashlist.Algorithm, allFrames bool, minQuality int) ([]string, *uint32) {
+	var chosen []hashlist.Hash
+	var least *uint32
+	add := func(h hashlist.Hash) bool {
+		if h.IsZero() || !slices.Contains(wanted, h.Algorithm()) || slices.Contains(chosen, h) {
+			return false
+		}
+		chosen = append(chosen, h)
+		return true
+	}
+	frames := m.Frames
+	if !allFrames && len(frames) > 1 {
+		frames = frames[:1]
+	}
+	for _, f := range frames {
+		if f.Quality < minQuality {
+			a.warn("%s: frame %d has PDQ quality %d, less than %d: its perceptual hashes are left out", printable(name), f.Index, f.Quality, minQuality)
+			continue
+		}
+		added := false
+		for _, h := range []hashlist.Hash{f.PDQ[0], f.PHash, f.DHash} {
+			added = add(h) || added
+		}
+		if q := uint32(f.Quality); added && (least == nil || q < *least) {
+			least = &q
+		}
+	}
+	for _, h := range []hashlist.Hash{m.MD5, m.SHA1, m.SHA256} {
+		add(h)
+	}
+	texts := make([]string, len(chosen))
+	for i, h := range chosen {
+		texts[i] = h.String()
+	}
+	return texts, least
+}
+
+func (a *app) printBan(subject string, r *pb.SubmitRequest, answer *pb.SubmitResponse) error {
+	var quality *int
+	if r.Quality != nil {
+		q := int(r.GetQuality())
+		quality = &q
+	}
+	if a.json {
+		return a.line(banLine{subject, r.GetList(), r.GetHashes(), quality, answer.GetStatementId(), answer.GetSeq(), answer.GetAlreadyListed()})
+	}
+	if answer.GetStatementId() == "" {
+		_, err := fmt.Fprintf(a.out, "%s: on list %s already\n", printable(subject), r.GetList())
+		return err
+	}
+	kinds := map[string]int{}
+	for _, h := range r.GetHashes() {
+		name, _, _ := strings.Cut(h, ":")
+		kinds[name]++
+	}
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(kinds)) {
+		part := name
+		if kinds[name] > 1 {
+			part += " x" + strconv.Itoa(kinds[name])
+		}
+		if name == "pdq" && quality != nil {
+			part += fmt.Sprintf(" (quality %d)", *quality)
+		}
+		parts = append(parts, part)
+	}
+	already := ""
+	if k := answer.GetAlreadyListed(); k > 0 {
+		already = fmt.Sprintf(", %d listed already", k)
+	}
+	_, err := fmt.Fprintf(a.out, "%s: put on list %s by %s%s\n  statement %s\n", printable(subject), r.GetList(), strings.Join(parts, ", "), already, answer.GetStatementId())
+	return err
+}
+
+// checkList tells what to do if a list is missing, before work is done for it.
+func checkList(ctx context.Context, n *node, name string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	_, err := n.lists.GetList(ctx, &pb.GetListRequest{List: name})
+	if status.Code(err) == codes.NotFound {
+		return fmt.Errorf("there is no list %q: make it with `tocsin list create NAME`, see `tocsin list ls`", name)
+	}
+	return err
+}
+
+func parseAction(s string) (pb.Action, error) {
+	action, err := hashlist.ParseAction(s)
+	return pb.Action(pb.Action_value["ACTION_"+strings.ToUpper(action.String())]), err
+}
+
+// parseExpiry reads when something lapses: a time from now, with d for days as
+// well, or a date or time of RFC 3339. Empty is never.
+func parseExpiry(s string, now time.Time) (*timestamppb.Timestamp, error) {
+	if s == "" {
+		return nil, nil
+	}
+	var t time.Time
+	if days, err := strconv.ParseUint(strings.TrimSuffix(s, "d"), 10, 16); err == nil && strings.HasSuffix(s, "d") {
+		t = now.AddDate(0, 0, int(days))
+	} else if d, err := time.ParseDuration(s); err == nil {
+		t = now.Add(d)
+	} else if v, err := time.Parse(time.RFC3339, s); err == nil {
+		t = v
+	} else if v, err := time.Parse(time.DateOnly, s); err == nil {
+		t = v
+	} else {
+		return nil, fmt.Errorf(`cannot read %.40q as a time (want "30d", "12h", 2030-12-31 or 2030-12-31T18:00:00Z)`, s)
+	}
+	t = t.UTC().Truncate(time.Second)
+	if !t.After(now) {
+		return nil, fmt.Errorf("%s is not in the future", t.Format(time.RFC3339))
+	}
+	return timestamppb.New(t), nil
+}

@@ -1,0 +1,391 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+)
+
+const formatsHelp = `The formats:
+  plain    a hash on each line, algorithm:hex, or bare hexadecimal of --algorithm (default pdq)
+  pdq      the name of the algorithm and a hash on each line, as in "pdq f8f8..."
+  pdq-csv  hash,quality,filename, as the PDQ tool prints
+  pytx     CSV with signal_type,signal_str,collab,category,tags, as ThreatExchange uses`
+
+// progressEvery is the time between two lines about progress, where there is no terminal.
+const progressEvery = 10 * time.Second
+
+func (a *app) importCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "import FILE --list NAME --format FORMAT", Short: "Put the hashes of another system's file on a list", Args: cobra.ExactArgs(1),
+		Long: `Put the hashes of a file, or of standard input for -, on a list. Hashes that are on
+it already are skipped: an import that was interrupted is simply run again.
+
+Rows that are refused (no hash, the all-zero hash, low quality) are told with
+their line on standard error and counted, and the exit status stays 0. With
+--strict the import stops at the first of them with exit status 1; what was
+listed before stays. With --json the refused rows, then the sum, are printed.
+
+` + formatsHelp,
+		Example: "  tocsin import hashes.csv --list partner --format pytx",
+	}
+	list := cmd.Flags().String("list", "", "name of the list (required)")
+	format := cmd.Flags().String("format", "", "plain, pdq, pdq-csv or pytx (required)")
+	algorithm := cmd.Flags().String("algorithm", "", "algorithm of bare hashes")
+	labels := cmd.Flags().StringSlice("label", nil, "label beside those of the list and of the rows; may be repeated")
+	reason := cmd.Flags().String("reason", "", "why, for people")
+	expires := cmd.Flags().String("expires", "", `when it lapses: a time such as "30d" or "12h", or a date such as 2030-12-31`)
+	strict := cmd.Flags().Bool("strict", false, "stop at the first row that is refused")
+	dryRun := cmd.Flags().Bool("dry-run", false, "read and check everything, list nothing")
+	quiet := cmd.Flags().Bool("no-progress", false, "do not tell how far it is")
+	c := a.client(cmd)
+	required(cmd, "list", "format")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *algorithm != "" {
+			if _, err := hashlist.ParseAlgorithm(*algorithm); err != nil {
+				return a.usage("%w", err)
+			}
+		}
+		until, err := parseExpiry(*expires, time.Now())
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		slices.Sort(*labels)
+		f, err := a.open(args[0])
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		total := int64(-1)
+		if file, ok := f.(*os.File); ok {
+			if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+				total = info.Size()
+			}
+		}
+		n, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		if err := checkList(cmd.Context(), n, *list); err != nil {
+			return err
+		}
+		p := a.progress("importing", total, *quiet)
+		sum, err := a.importFile(cmd.Context(), n, f, p, &pb.ImportOptions{
+			List: *list, Format: *format, Algorithm: *algorithm, Labels: slices.Compact(*labels), Reason: *reason,
+			Strict: *strict, DryRun: *dryRun, Expires: until,
+		})
+		p.end()
+		return errors.Join(a.printImport(sum, err, *list, *dryRun, *strict), err)
+	}
+	return cmd
+}
+
+// importFile sends a file and follows the import to its end. It returns the last
+// counts it heard of, also with an error.
+func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress, options *pb.ImportOptions) (*pb.ImportResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	stream, err := n.lists.Import(ctx)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	sent := make(chan error, 1)
+	go func() {
+		buf := make([]byte, chunkSize)
+		for first := true; ; first = false {
+			k, err := io.ReadFull(f, buf)
+			if k > 0 || first {
+				r := &pb.ImportRequest{Chunk: buf[:k]}
+				if first {
+					r.Options = options
+				}
+				if stream.Send(r) != nil {
+					break // the reason comes with Recv
+				}
+			}
+			if err == io.EOF || err == io.ErrUnexpectedEOF {
+				break
+			} else if err != nil {
+				sent <- err
+				cancel() // the file must not end for the node where it could not be read
+				return
+			}
+		}
+		sent <- stream.CloseSend()
+	}()
+	var last *pb.ImportResponse
+	for {
+		r, err := stream.Recv()
+		if err == io.EOF {
+			cancel()
+			return last, a.importDone(last)
+		}
+		if err != nil {
+			cancel()
+			select {
+			case e := <-sent:
+				if e != nil {
+					err = e
+				}
+			default: // the sender may wait for standard input, which nothing ends
+			}
+			return last, plain(err)
+		}
+		last = r
+		for _, row := range r.GetRefusedRows() {
+			p.clear()
+			if a.json {
+				if err := a.line(struct {
+					Line   uint64 `json:"line"`
+					Reason string `json:"reason"`
+				}{row.GetLine(), row.GetReason()}); err != nil {
+					cancel()
+					return last, err
+				}
+			} else {
+				a.warn("line %d: %s", row.GetLine(), printable(row.GetReason()))
+			}
+		}
+		p.set(int64(r.GetBytes()), fmt.Sprintf("%d listed, %d skipped, %d refused", r.GetListed(), r.GetSkipped(), r.GetRefused()))
+	}
+}
+
+func (a *app) importDone(last *pb.ImportResponse) error {
+	if !last.GetDone() {
+		return errors.New("the node ended the import before its end")
+	}
+	return nil
+}
+
+func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dryRun, strict bool) error {
+	if failed != nil && !(strict && sum.GetRefused() > 0) {
+		a.warn("the import is not complete; run it again to go on, what is listed is skipped")
+	}
+	if sum == nil && failed != nil {
+		return nil // nothing is known of how far it got
+	}
+	if a.json {
+		return a.line(struct {
+			List    string `json:"list"`
+			Rows    uint64 `json:"rows"`
+			Listed  uint64 `json:"listed"`
+			Skipped uint64 `json:"skipped"`
+			Refused uint64 `json:"refused"`
+			DryRun  bool   `json:"dry_run"`
+			Done    bool   `json:"done"`
+		}{list, sum.GetRows(), sum.GetListed(), sum.GetSkipped(), sum.GetRefused(), dryRun, sum.GetDone() && failed == nil})
+	}
+	did := plural(sum.GetListed(), "hash") + " listed on " + list
+	if dryRun { // the node counts none as listed
+		did = plural(sum.GetRows()-sum.GetSkipped()-sum.GetRefused(), "hash") + " would be listed on " + list
+	}
+	_, err := fmt.Fprintf(a.out, "%s: %s, %d there already, %s refused\n",
+		plural(sum.GetRows(), "row"), did, sum.GetSkipped(), plural(sum.GetRefused(), "row"))
+	return err
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "export LIST --format FORMAT", Short: "Write the hashes in force on a list in another system's format", Args: cobra.ExactArgs(1),
+		Long: `Write the hashes in force on a list to standard output or to a new file. How many
+the format cannot hold is told on standard error. A list may be confidential:
+what is exported is yours to guard.
+
+` + formatsHelp,
+	}
+	format := cmd.Flags().String("format", "", "plain, pdq, pdq-csv or pytx (required)")
+	output := cmd.Flags().StringP("output", "o", "-", "file to write; it must not exist yet")
+	c := a.client(cmd)
+	required(cmd, "format")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		n, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		w := a.out
+		if *output != "-" {
+			// Under another name until it is complete.
+			part := *output + ".part"
+			if _, err := os.Lstat(*output); err == nil {
+				return fmt.Errorf("%s exists already and is left as it is", *output)
+			}
+			f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+			if err != nil {
+				return err
+			}
+			defer os.Remove(part)
+			defer f.Close()
+			if err := a.export(cmd.Context(), n, args[0], *format, f); err != nil {
+				return err
+			}
+			return errors.Join(f.Sync(), os.Link(part, *output), syncDir(filepath.Dir(*output)))
+		}
+		return a.export(cmd.Context(), n, args[0], *format, w)
+	}
+	return cmd
+}
+
+func (a *app) export(ctx context.Context, n *node, list, format string, w io.Writer) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := n.lists.Export(ctx, &pb.ExportRequest{List: list, Format: format})
+	if err != nil {
+		return err
+	}
+	var last *pb.ExportResponse
+	for {
+		r, err := stream.Recv()
+		if err == io.EOF {
+			break
+		} else if err != nil {
+			return plain(err)
+		}
+		last = r
+		if _, err := w.Write(r.GetChunk()); err != nil {
+			return err
+		}
+	}
+	if k := last.GetLeftOut(); k > 0 {
+		a.warn("%s written, %d left out because format %s cannot hold them", plural(last.GetHashes(), "hash"), k, format)
+	} else {
+		a.warn("%s written", plural(last.GetHashes(), "hash"))
+	}
+	return nil
+}
+
+// required marks flags without which a command does not run.
+func required(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		if err := cmd.MarkFlagRequired(name); err != nil {
+			panic(err) // the flag is missing in this program
+		}
+	}
+}
+
+// progress tells on standard error how far a file is: with a bar on a terminal,
+// else with a line now and then. Its zero value tells nothing.
+type progress struct {
+	what  string
+	total int64 // bytes, -1 if unknown
+	bar   *progressbar.ProgressBar
+	w     io.Writer
+	next  time.Time
+}
+
+func (a *app) progress(what string, total int64, quiet bool) *progress {
+	p := &progress{what: what, total: total, next: time.Now().Add(progressEvery)}
+	switch {
+	case quiet:
+	case terminal(a.err):
+		p.bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(a.err), progressbar.OptionShowBytes(true),
+			progressbar.OptionSetDescription(what), progressbar.OptionClearOnFinish(), progressbar.OptionThrottle(100*time.Millisecond))
+	default:
+		p.w = a.err
+	}
+	return p
+}
+
+func (p *progress) set(bytes int64, counts string) {
+	if p.bar != nil {
+		p.bar.Describe(p.what + ": " + counts)
+		_ = p.bar.Set64(bytes) // only drawing can fail
+		return
+	}
+	if now := time.Now(); p.w != nil && now.After(p.next) {
+		share := ""
+		if p.total > 0 {
+			share = fmt.Sprintf(" %d%%", bytes*100/p.total)
+		}
+		fmt.Fprintf(p.w, "%s%s: %s\n", p.what, share, counts)
+		p.next = now.Add(progressEvery)
+	}
+}
+
+// clear makes room for a line of text.
+func (p *progress) clear() {
+	if p.bar != nil {
+		_ = p.bar.Clear()
+	}
+}
+
+func (p *progress) end() {
+	if p.bar != nil {
+		_ = p.bar.Finish()
+	}
+}
+
+func (a *app) watchCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "watch", Short: "Print every statement as the node accepts it", Args: cobra.NoArgs,
+		Long: `Print the statements behind a place in the log, and go on with new ones until
+interrupted. With --json each line has the statement as it was signed.`,
+	}
+	after := cmd.Flags().Uint64("after", 0, "begin behind this place in the log")
+	list := cmd.Flags().String("list", "", "only statements of this list")
+	count := cmd.Flags().Uint64("count", 0, "end after so many; 0 to go on")
+	c := a.client(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		n, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		ctx, cancel := context.WithCancel(cmd.Context())
+		defer cancel()
+		stream, err := n.lists.Watch(ctx, &pb.WatchRequest{After: *after, List: *list})
+		if err != nil {
+			return err
+		}
+		for seen := uint64(1); ; seen++ {
+			r, err := stream.Recv()
+			if err == io.EOF || cmd.Context().Err() != nil {
+				return nil // interrupting is how it ends
+			} else if err != nil {
+				return err
+			}
+			if a.json {
+				err = a.line(struct {
+					Seq       uint64    `json:"seq"`
+					Received  *string   `json:"received"`
+					Kind      string    `json:"kind"`
+					Statement string    `json:"statement_id"`
+					Signed    rawObject `json:"signed"`
+				}{r.GetSeq(), stamp(r.GetReceived()), r.GetKind(), r.GetStatementId(), r.GetSigned()})
+			} else {
+				_, err = fmt.Fprintf(a.out, "%d  %s  %s  %s\n", r.GetSeq(), or(stamp(r.GetReceived()), ""), r.GetKind(), r.GetStatementId())
+			}
+			if err != nil {
+				return err
+			}
+			if seen == *count {
+				return nil
+			}
+		}
+	}
+	return cmd
+}
+
+// rawObject is JSON that is passed on. Its bytes were signed, but what was
+// signed is their canonical form, so spaces may go.
+type rawObject []byte
+
+func (r rawObject) MarshalJSON() ([]byte, error) {
+	if len(strings.TrimSpace(string(r))) == 0 {
+		return []byte("null"), nil
+	}
+	return r, nil
+}

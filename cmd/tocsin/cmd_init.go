@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/store"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	origin, issuer := defaults().Node.Origin, defaults().Node.Issuer
+	cmd := &cobra.Command{
+		Use: "init", Short: "Make a new node", Args: cobra.NoArgs,
+		Long: `Make the data directory of a new node: config.toml with every key explained, a
+signing key for the issuer, and an empty database. What is there already is
+never touched. No list is made; the hint at the end tells how.
+
+Without --data the directory is $TOCSIN_DATA or else ./data.`,
+		Example: "  tocsin init --data /var/lib/tocsin --origin https://hashes.example --issuer alice",
+	}
+	cmd.Flags().StringVar(&origin, "origin", origin, "public address of the node; set it before anybody follows the node")
+	cmd.Flags().StringVar(&issuer, "issuer", issuer, "name of the issuer who signs")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir := a.data
+		if dir == "" {
+			dir = os.Getenv("TOCSIN_DATA")
+		}
+		if dir == "" {
+			dir = "./data"
+		}
+		conf := defaults()
+		conf.Node.Origin, conf.Node.Issuer = origin, issuer
+		if err := conf.checkNode(); err != nil {
+			return a.usage("%w", err)
+		}
+		if err := makeNode(cmd.Context(), dir, origin, issuer); err != nil {
+			return fmt.Errorf("make a node in %s: %w", dir, err)
+		}
+		if a.json {
+			return a.line(struct {
+				Data   string `json:"data"`
+				Origin string `json:"origin"`
+				Issuer string `json:"issuer"`
+			}{dir, origin, conf.actor()})
+		}
+		_, err := fmt.Fprintf(a.out, `A node is in %[1]s:
+  %[2]s   its settings, each explained
+  %[3]s   the signing key of %[4]s: keep a copy in a safe place
+  %[5]s   its log, empty
+Next:
+  tocsin serve --data %[1]s
+`, dir, filepath.Join(dir, configName), keyPath(dir, issuer), conf.actor(), filepath.Join(dir, databaseName))
+		return err
+	}
+	return cmd
+}
+
+// checkNode reports what is wrong with who the node says it is.
+func (c *config) checkNode() error {
+	origin, err := hashlist.Origin(c.Node.Origin)
+	if err != nil {
+		return fmt.Errorf("node.origin: %w", err)
+	}
+	if origin != c.Node.Origin {
+		return fmt.Errorf("node.origin: %q has more than scheme and host (want %q)", c.Node.Origin, origin)
+	}
+	if err := hashlist.CheckName(c.Node.Issuer); err != nil {
+		return fmt.Errorf("node.issuer: %w", err)
+	}
+	return nil
+}
+
+// actor is the address of the node's issuer.
+func (c *config) actor() string { return c.Node.Origin + "/users/" + c.Node.Issuer }
+
+// makeNode makes a data directory. If it fails it removes what it made, and
+// nothing else.
+func makeNode(ctx context.Context, dir, origin, issuer string) (err error) {
+	var made []string
+	defer func() {
+		if err != nil {
+			for i := len(made) - 1; i >= 0; i-- {
+				os.Remove(made[i]) // of a directory only if it is empty
+			}
+		}
+	}()
+	key := keyPath(dir, issuer)
+	database, conf := filepath.Join(dir, databaseName), filepath.Join(dir, configName)
+	for _, path := range []string{conf, database, key} {
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s exists already and is left as it is: choose another directory with --data", path)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, d := range []string{dir, filepath.Dir(key)} {
+		if _, err := os.Stat(d); err == nil {
+			continue
+		}
+		if err := os.MkdirAll(d, 0o700); err != nil {
+			return err
+		}
+		made = append(made, d)
+	}
+	if err := writeKey(key); err != nil {
+		return err
+	}
+	made = append(made, key)
+	db, err := store.Create(ctx, database)
+	if err != nil {
+		return err
+	}
+	made = append(made, database, database+".lock")
+	if err := db.Close(); err != nil {
+		return err
+	}
+	// The configuration comes last: where it is, the rest is complete.
+	if err := writeNew(conf, starter(map[string]string{"node.origin": origin, "node.issuer": issuer})); err != nil {
+		return err
+	}
+	made = append(made, conf)
+	return syncDir(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}

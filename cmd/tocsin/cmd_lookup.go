@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+)
+
+func (a *app) lookupCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "lookup FILE|HASH...", Short: "Ask the node whether pictures or hashes are known", Args: cobra.MinimumNArgs(1),
+		Long: `Ask the node about pictures or hashes, each argument for itself. A hash is
+written algorithm:hex, or as bare hexadecimal with --algorithm; all else is a
+file, and - is standard input. The whole file is sent to the node, which forgets
+it at once.
+
+Exit status: 0 if nothing matches, 3 if something does, 1 if the node could not
+say of one of them. A match that a list of harmless pictures suppresses does not
+count, nor does a match on such a list.`,
+		Example: "  tocsin lookup upload.jpg || echo refused or trouble",
+	}
+	algorithm := cmd.Flags().String("algorithm", "", "algorithm of hashes that are written without one")
+	lists := cmd.Flags().StringSlice("list", nil, "look in these lists only")
+	limit := cmd.Flags().Uint32("limit", 100, "show at most this many matches, nearest first; at most 1000")
+	c := a.client(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		var bare hashlist.Algorithm
+		if *algorithm != "" {
+			var err error
+			if bare, err = hashlist.ParseAlgorithm(*algorithm); err != nil {
+				return a.usage("%w", err)
+			}
+		}
+		hashes := make([]hashlist.Hash, len(args)) // zero for files
+		for i, arg := range args {
+			h, _, err := parseSubject(arg, bare)
+			if err != nil {
+				return a.usage("%w", err)
+			}
+			hashes[i] = h
+		}
+		n, err := c.dial(cmd.Context())
+		if err != nil {
+			return err
+		}
+		defer n.Close()
+		matched := false
+		var errs []error
+		for i, arg := range args {
+			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+			answer := &pb.LookupMediaResponse{}
+			var err error
+			if hashes[i].IsZero() {
+				answer, err = a.lookupFile(ctx, n, arg, &pb.LookupMediaOptions{Lists: *lists, Limit: *limit})
+			} else {
+				answer.Lookup, err = n.lookups.Lookup(ctx, &pb.LookupRequest{Hashes: []string{hashes[i].String()}, Lists: *lists, Limit: *limit})
+			}
+			cancel()
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", printable(arg), plain(err)))
+				continue
+			}
+			matched = matched || counts(answer.GetLookup())
+			if err := a.printLookup(arg, answer); err != nil {
+				return err
+			}
+		}
+		if len(errs) > 0 {
+			return errors.Join(errs...)
+		}
+		if matched {
+			return errMatch
+		}
+		return nil
+	}
+	return cmd
+}
+
+// chunkSize is the size of the pieces in which files are sent.
+const chunkSize = 256 << 10
+
+func (a *app) lookupFile(ctx context.Context, n *node, name string, options *pb.LookupMediaOptions) (*pb.LookupMediaResponse, error) {
+	f, err := a.open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	stream, err := n.lookups.LookupMedia(ctx)
+	if err != nil {
+		return nil, err
+	}
+	buf := make([]byte, chunkSize)
+	for {
+		k, err := io.ReadFull(f, buf)
+		if k > 0 || options != nil {
+			// The node may answer before it has everything; then Send says EOF,
+			// and the reason is in the answer.
+			if stream.Send(&pb.LookupMediaRequest{Options: options, Chunk: buf[:k]}) != nil {
+				break
+			}
+			options = nil
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			break
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	return stream.CloseAndRecv()
+}
+
+// counts reports whether an answer holds a match that speaks against the media.
+func counts(r *pb.LookupResponse) bool {
+	for _, m := range r.GetMatches() {
+		if !m.GetSuppressed() && m.GetAction() != pb.Action_ACTION_ACCEPT {
+			return true
+		}
+	}
+	return r.GetVerdict() > pb.Verdict_VERDICT_ALLOW
+}
+
+// word takes the word out of a name of the API: "reject" of ACTION_REJECT.
+func word(v interface{ String() string }) string {
+	_, w, _ := strings.Cut(v.String(), "_")
+	if w == "UNSPECIFIED" {
+		return ""
+	}
+	return strings.ToLower(w)
+}
+
+type matchLine struct {
+	List       string   `json:"list"`
+	ListID     string   `json:"list_id"`
+	Labels     []string `json:"labels"`
+	Algorithm  string   `json:"algorithm"`
+	Distance   uint32   `json:"distance"`
+	Similarity float64  `json:"similarity_percent"`
+	Transform  string   `json:"transform"`
+	Index      uint32   `json:"query_index"`
+	Action     string   `json:"action"`
+	Suppressed bool     `json:"suppressed"`
+	Issuer     string   `json:"issuer"`
+	Statement  string   `json:"statement_id"`
+	Reason     string   `json:"reason"`
+	Published  *string  `json:"published"`
+}
+
+func (a *app) printLookup(query string, answer *pb.LookupMediaResponse) error {
+	r := answer.GetLookup()
+	if a.json {
+		matches := []matchLine{}
+		for _, m := range r.GetMatches() {
+			matches = append(matches, matchLine{
+				m.GetList(), m.GetListId(), some(m.GetLabels()), m.GetAlgorithm(), m.GetDistance(), m.GetSimilarityPercent(),
+				m.GetTransform(), m.GetQueryIndex(), word(m.GetAction()), m.GetSuppressed(), m.GetIssuer(),
+				m.GetStatementId(), m.GetReason(), stamp(m.GetPublished()),
+			})
+		}
+		return a.line(struct {
+			Query     string      `json:"query"`
+			Match     bool        `json:"match"`
+			Verdict   string      `json:"verdict"`
+			Reason    string      `json:"reason"`
+			Matches   []matchLine `json:"matches"`
+			Truncated bool        `json:"truncated"`
+			Seq       uint64      `json:"index_seq"`
+		}{query, counts(r), word(r.GetVerdict()), r.GetReason(), matches, r.GetTruncated(), r.GetIndexSeq()})
+	}
+	if _, err := fmt.Fprintf(a.out, "%s: %s: %s\n", printable(query), word(r.GetVerdict()), printable(r.GetReason())); err != nil {
+		return err
+	}
+	if len(r.GetMatches()) == 0 {
+		return nil
+	}
+	var rows [][]string
+	for _, m := range r.GetMatches() {
+		note := m.GetReason()
+		if m.GetSuppressed() {
+			note = strings.TrimSuffix("suppressed; "+note, "; ")
+		}
+		rows = append(rows, []string{
+			"  " + m.GetList(), m.GetAlgorithm(), fmt.Sprint(m.GetDistance()), fmt.Sprintf("%.1f%%", m.GetSimilarityPercent()),
+			m.GetTransform(), word(m.GetAction()), strings.Join(m.GetLabels(), ","), m.GetStatementId(), note,
+		})
+	}
+	if err := a.table([]string{"  LIST", "BY", "DISTANCE", "ALIKE", "TURNED", "ACTION", "LABELS", "STATEMENT", "REASON"}, rows); err != nil {
+		return err
+	}
+	if r.GetTruncated() {
+		a.warn("there are more matches than these; --limit shows up to 1000")
+	}
+	return nil
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tocsin-fed/tocsin/federation"
+	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	"github.com/tocsin-fed/tocsin/server"
+	"github.com/tocsin-fed/tocsin/store"
+)
+
+// keyFlags are flags that are short for a key of the configuration.
+var keyFlags = []struct{ name, key, usage string }{
+	{"grpc-listen", "grpc.address", "host:port for gRPC"},
+	{"http-listen", "http.address", "host:port for the hook and /metrics"},
+	{"log-level", "log.level", "debug, info, warn or error"},
+	{"log-format", "log.format", "text, json or auto"},
+}
+
+// overrides gives cmd the flags that override the configuration, and returns
+// what reads them.
+func overrides(cmd *cobra.Command) func() []string {
+	set := cmd.Flags().StringArray("set", nil, "set a key of the configuration, as in --set hook.pictrs.hold=accept; may be repeated")
+	for _, f := range keyFlags {
+		cmd.Flags().String(f.name, "", f.usage+" (key "+f.key+")")
+	}
+	return func() []string {
+		all := *set
+		for _, f := range keyFlags {
+			if flag := cmd.Flags().Lookup(f.name); flag.Changed {
+				all = append(all, f.key+"="+flag.Value.String())
+			}
+		}
+		return all
+	}
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "serve", Short: "Run the node", Args: cobra.NoArgs,
+		Long: `Run the node of the data directory until SIGINT or SIGTERM; a second signal ends
+it at once. When it answers, it says so with its addresses on standard output,
+with --json in one line, and to systemd (Type=notify). The log goes to standard
+error.`,
+	}
+	set := overrides(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		dir := a.dataDir()
+		conf, err := loadConfig(dir, os.Environ(), set())
+		if err != nil {
+			return err
+		}
+		return a.serve(cmd.Context(), dir, conf)
+	}
+	return cmd
+}
+
+// logger writes to w as the configuration says.
+func (c *config) logger(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: c.Log.Level.level}
+	if c.Log.Format.name == "text" || c.Log.Format.name == "auto" && terminal(w) {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
+	syscall.Umask(0o077)
+	log := conf.logger(a.err)
+	slog.SetDefault(log)
+	if conf.Limits.Memory.bytes > 0 {
+		debug.SetMemoryLimit(conf.Limits.Memory.bytes)
+	}
+	if err := conf.check(dir); err != nil {
+		return err
+	}
+	key, err := readKey(keyPath(dir, conf.Node.Issuer))
+	if err != nil {
+		return err
+	}
+	issuer, err := federation.NewIssuer(conf.actor(), key)
+	if err != nil {
+		return fmt.Errorf("issuer: %w", err)
+	}
+	db, err := store.Open(ctx, filepath.Join(dir, databaseName))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	begun := time.Now()
+	loading := &loadingLog{Log: db, log: log}
+	lists, err := hashlist.Open(ctx, loading, conf.policy())
+	if err != nil {
+		return err
+	}
+	defer lists.Close()
+	loading.done.Store(true)
+	loaded := time.Since(begun)
+	counts := lists.Counts()
+	log.Info("loaded", "statements", counts.Statements, "lists", counts.Lists, "took", loaded.Round(time.Millisecond).String())
+
+	hasher, err := imagehash.NewHasher(conf.mediaLimits())
+	if err != nil {
+		return fmt.Errorf("media: %w", err)
+	}
+	defer hasher.Close()
+
+	sc := conf.server(dir)
+	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
+	sc.Backup, sc.Scratch = db.Backup, dir
+	srv, err := server.New(sc)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() { done <- srv.Serve(ctx) }()
+
+	grpcAddr, httpAddr := srv.Addrs()
+	if err := errors.Join(a.announce(dir, grpcAddr, httpAddr, sc.GRPC.Socket), notify("READY=1")); err != nil {
+		stop()
+		return errors.Join(err, <-done)
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		_ = notify("STOPPING=1")
+		return <-done
+	}
+}
+
+// announce tells on standard output where the node answers.
+func (a *app) announce(dir, grpcAddr, httpAddr, socket string) error {
+	if a.json {
+		return a.line(struct {
+			Ready  bool   `json:"ready"`
+			GRPC   string `json:"grpc"`
+			HTTP   string `json:"http"`
+			Socket string `json:"socket"`
+		}{true, grpcAddr, httpAddr, socket})
+	}
+	with := ""
+	if a.data != "" {
+		with = " --data " + dir
+	}
+	_, err := fmt.Fprintf(a.out, `The node in %[1]s is ready.
+  gRPC   %[2]s
+  socket %[3]s
+  HTTP   %[4]s
+To refuse a picture that pict-rs is sent:
+  tocsin list create%[5]s refused --summary "pictures we do not want"
+  tocsin ban%[5]s --list refused --reason "why" PICTURE
+  tocsin token create%[5]s pictrs --scope lookup
+then start pict-rs with PICTRS__MEDIA__EXTERNAL_VALIDATION=http://%[4]s/hook/pictrs/TOKEN
+`, dir, grpcAddr, socket, httpAddr, with)
+	return err
+}
+
+// notify tells systemd, if it started this process, how it is.
+func notify(state string) error {
+	socket := os.Getenv("NOTIFY_SOCKET")
+	if socket == "" {
+		return nil
+	}
+	conn, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		return fmt.Errorf("tell systemd: %w", err)
+	}
+	_, err = io.WriteString(conn, state)
+	return errors.Join(err, conn.Close())
+}
+
+// loadingLog tells, while the lists are read from a log, how far they are.
+type loadingLog struct {
+	hashlist.Log
+	log  *slog.Logger
+	done atomic.Bool // loading is over
+}
+
+// loadingEvery is the time between two lines about loading.
+const loadingEvery = 5 * time.Second
+
+// After is that of the log.
+func (l *loadingLog) After(ctx context.Context, seq uint64, only hashlist.Selection) iter.Seq2[hashlist.Record, error] {
+	records := l.Log.After(ctx, seq, only)
+	if l.done.Load() {
+		return records
+	}
+	return func(yield func(hashlist.Record, error) bool) {
+		var hashes int
+		next := time.Now().Add(loadingEvery)
+		for r, err := range records {
+			hashes += len(r.Statement.Hashes)
+			if now := time.Now(); now.After(next) {
+				l.log.Info("loading", "statements", r.Seq, "hashes", hashes)
+				next = now.Add(loadingEvery)
+			}
+			if !yield(r, err) {
+				return
+			}
+		}
+	}
+}
+
+// tokens is the database as the server wants it.
+type tokens struct{ db *store.DB }
+
+func (t tokens) SaveToken(ctx context.Context, v server.Token) error {
+	err := t.db.SaveToken(ctx, store.Token{Name: v.Name, Scope: string(v.Scope), Sum: v.Sum, Created: v.Created, Expires: v.Expires})
+	if errors.Is(err, store.ErrExists) {
+		return fmt.Errorf("%w: %w", server.ErrTokenExists, err)
+	}
+	return err
+}
+
+func (t tokens) DeleteToken(ctx context.Context, name string) error {
+	err := t.db.DeleteToken(ctx, name)
+	if errors.Is(err, store.ErrNotFound) {
+		return fmt.Errorf("%w: %w", server.ErrNoToken, err)
+	}
+	return err
+}
+
+func (t tokens) Tokens(ctx context.Context) ([]server.Token, error) {
+	stored, err := t.db.Tokens(ctx)
+	all := make([]server.Token, len(stored))
+	for i, v := range stored {
+		all[i] = server.Token{Name: v.Name, Scope: server.Scope(v.Scope), Sum: v.Sum, Created: v.Created, Expires: v.Expires}
+	}
+	return all, err
+}

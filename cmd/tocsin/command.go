@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+// The exit statuses.
+const (
+	exitTrouble = 1 // something could not be done
+	exitUsage   = 2 // the command line was wrong
+	exitMatch   = 3 // lookup found something
+)
+
+// errMatch makes lookup exit with exitMatch. It is not printed.
+var errMatch = errors.New("a match")
+
+// app is one run of the program.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	json  bool   // --json
+	data  string // --data
+	ready bool   // the command line is in order; what fails now is no mistake of usage
+}
+
+// run is main without the process: it runs the command of args and returns the
+// exit status.
+func run(args []string, in io.Reader, out, err io.Writer) int {
+	a := &app{in: in, out: out, err: err}
+	root := a.commands()
+	root.SetArgs(args)
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(err)
+	// The first signal ends the work in order, the second one ends the process.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	cmd, fail := root.ExecuteContextC(ctx)
+	switch {
+	case fail == nil:
+		return 0
+	case errors.Is(fail, errMatch):
+		return exitMatch
+	case !a.ready:
+		fmt.Fprintf(err, "tocsin: %v\nRun `%s --help` for its usage.\n", fail, cmd.CommandPath())
+		return exitUsage
+	}
+	for line := range strings.Lines(plain(fail).Error()) {
+		fmt.Fprintf(err, "tocsin: %s\n", strings.TrimSuffix(line, "\n"))
+	}
+	return exitTrouble
+}
+
+// commands is the table of commands.
+func (a *app) commands() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "tocsin",
+		Short: "Find out whether an uploaded picture is known",
+		Long: `tocsin keeps lists of hashes of pictures that a server refuses, and says of an
+uploaded picture whether it, or a copy of it that was changed, is on one of them.
+
+Begin with "tocsin init" and "tocsin serve"; the other commands talk to the node
+that runs in the data directory, or with --server to one elsewhere.
+
+Exit status: 0 if all went well, 1 if something could not be done, 2 for a
+mistake on the command line; lookup exits with 3 if there is a match.`,
+		SilenceUsage: true, SilenceErrors: true,
+	}
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line")
+	root.PersistentFlags().StringVar(&a.data, "data", "", "data directory (default $TOCSIN_DATA, or ./data if a node is there, or "+systemData+")")
+	group := func(id, title string, commands ...*cobra.Command) {
+		root.AddGroup(&cobra.Group{ID: id, Title: title})
+		for _, c := range commands {
+			c.GroupID = id
+			root.AddCommand(c)
+		}
+	}
+	group("node", "The node:", a.initCommand(), a.serveCommand(), a.statusCommand(), a.doctorCommand(), a.backupCommand(), a.configCommand(), a.tokenCommand())
+	group("pictures", "Pictures and hashes:", a.hashCommand(), a.lookupCommand(), a.banCommand(), a.retractCommand())
+	group("lists", "Lists:", a.listCommand(), a.importCommand(), a.exportCommand(), a.watchCommand())
+	root.AddCommand(a.versionCommand(), a.manCommand())
+	a.begin(root)
+	return root
+}
+
+// begin notes when a command of the tree starts to work, which is after all
+// checks of its command line.
+func (a *app) begin(c *cobra.Command) {
+	if work := c.RunE; work != nil {
+		c.RunE = func(c *cobra.Command, args []string) error {
+			a.ready = true
+			return work(c, args)
+		}
+	}
+	for _, sub := range c.Commands() {
+		a.begin(sub)
+	}
+}
+
+// usage reports a mistake on the command line that cobra cannot find.
+func (a *app) usage(format string, args ...any) error {
+	a.ready = false
+	return fmt.Errorf(format, args...)
+}
+
+func (a *app) manCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "man DIR", Short: "Write manual pages into a directory", Args: cobra.ExactArgs(1),
+		Long: "Write a manual page for every command into a directory, for example /usr/local/share/man/man1.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := os.MkdirAll(args[0], 0o755); err != nil {
+				return err
+			}
+			// The date would make every build's pages differ.
+			cmd.Root().DisableAutoGenTag = true
+			return doc.GenManTree(cmd.Root(), &doc.GenManHeader{Source: "tocsin " + version, Manual: "tocsin"}, args[0])
+		},
+	}
+}
+
+func (a *app) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				return a.line(struct {
+					Version string `json:"version"`
+					Go      string `json:"go"`
+				}{version, runtime.Version()})
+			}
+			_, err := fmt.Fprintln(a.out, "tocsin", version)
+			return err
+		},
+	}
+}

@@ -1,0 +1,451 @@
+package main
+
+import (
+	"bytes"
+	_ "embed"
+	"encoding"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	"github.com/tocsin-fed/tocsin/server"
+)
+
+// documented is the configuration with every key, its explanation and its
+// default. The defaults are read from it, init writes it, and config print
+// --defaults prints it, so no key can be without any of these.
+//
+//go:embed default.toml
+var documented []byte
+
+// maxConfig bounds the configuration file.
+const maxConfig = 1 << 20
+
+// config is a node's whole configuration. default.toml explains each key.
+type config struct {
+	Node struct {
+		Origin string `toml:"origin"`
+		Issuer string `toml:"issuer"`
+	} `toml:"node"`
+	GRPC struct {
+		Address      string `toml:"address"`
+		Socket       string `toml:"socket"`
+		CertFile     string `toml:"cert_file"`
+		KeyFile      string `toml:"key_file"`
+		ClientCAFile string `toml:"client_ca_file"`
+		Reflection   bool   `toml:"reflection"`
+	} `toml:"grpc"`
+	HTTP struct {
+		Address      string `toml:"address"`
+		CertFile     string `toml:"cert_file"`
+		KeyFile      string `toml:"key_file"`
+		ClientCAFile string `toml:"client_ca_file"`
+		Plaintext    bool   `toml:"plaintext"`
+	} `toml:"http"`
+	Hook struct {
+		Pictrs struct {
+			Undecodable answer `toml:"undecodable"`
+			Video       answer `toml:"video"`
+			Trouble     answer `toml:"trouble"`
+			Hold        answer `toml:"hold"`
+		} `toml:"pictrs"`
+	} `toml:"hook"`
+	Media struct {
+		MaxBytes     size     `toml:"max_bytes"`
+		MaxPixels    int64    `toml:"max_pixels"`
+		MaxFrames    int      `toml:"max_frames"`
+		Timeout      duration `toml:"timeout"`
+		Workers      int      `toml:"workers"`
+		WorkerMemory size     `toml:"worker_memory"`
+		HEIC         bool     `toml:"heic"`
+	} `toml:"media"`
+	Limits struct {
+		LookupsPerSecond float64  `toml:"lookups_per_second"`
+		Burst            int      `toml:"burst"`
+		MessageBytes     size     `toml:"message_bytes"`
+		Deadline         duration `toml:"deadline"`
+		Idle             duration `toml:"idle"`
+		Uploads          int      `toml:"uploads"`
+		Cached           int      `toml:"cached"`
+		Memory           size     `toml:"memory"`
+	} `toml:"limits"`
+	Policy struct {
+		Filter     verdict `toml:"filter"`
+		Reject     verdict `toml:"reject"`
+		Drop       verdict `toml:"drop"`
+		MinQuality int     `toml:"min_quality"`
+		Ceiling    struct {
+			PDQ    verdict `toml:"pdq"`
+			PHash  verdict `toml:"phash"`
+			DHash  verdict `toml:"dhash"`
+			MD5    verdict `toml:"md5"`
+			SHA1   verdict `toml:"sha1"`
+			SHA256 verdict `toml:"sha256"`
+		} `toml:"ceiling"`
+	} `toml:"policy"`
+	Log struct {
+		Level  level  `toml:"level"`
+		Format format `toml:"format"`
+	} `toml:"log"`
+}
+
+// defaults returns the configuration of default.toml.
+func defaults() *config {
+	c := new(config)
+	if err := toml.NewDecoder(bytes.NewReader(documented)).DisallowUnknownFields().Decode(c); err != nil {
+		panic("default.toml: " + err.Error()) // a test reads it; it is part of the program
+	}
+	return c
+}
+
+// loadConfig reads the configuration of the data directory dir, then the
+// environment (as os.Environ gives it), then set, which has key=value. Its
+// errors name file, line and column, or the variable.
+func loadConfig(dir string, environ, set []string) (*config, error) {
+	path := filepath.Join(dir, configName)
+	text, err := readBounded(path, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no node in %s: make one with `tocsin init --data %s`, or say where it is with --data", dir, dir)
+	} else if err != nil {
+		return nil, err
+	}
+	c := defaults()
+	if err := decodeTOML(path, text, c); err != nil {
+		return nil, err
+	}
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		rest, ok := strings.CutPrefix(name, "TOCSIN_")
+		if !ok || !strings.Contains(rest, "__") {
+			continue // TOCSIN_DATA, TOCSIN_TOKEN and the like have no section
+		}
+		key := strings.ToLower(strings.ReplaceAll(rest, "__", "."))
+		if err := c.set(key, value); err != nil {
+			return nil, fmt.Errorf("environment variable %s: %w", name, err)
+		}
+	}
+	for _, entry := range set {
+		key, value, ok := strings.Cut(entry, "=")
+		if !ok {
+			return nil, fmt.Errorf("setting %q has no value (want KEY=VALUE, as in log.level=debug)", entry)
+		}
+		if err := c.set(key, value); err != nil {
+			return nil, err
+		}
+	}
+	return c, nil
+}
+
+// readBounded reads a small file, and refuses one that is larger than limit.
+func readBounded(path string, limit int64) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > limit {
+		return nil, fmt.Errorf("%s is not a file of at most %d bytes", path, limit)
+	}
+	return os.ReadFile(path)
+}
+
+// decodeTOML reads text into c, and gives every mistake its place in the file.
+func decodeTOML(path string, text []byte, c *config) error {
+	err := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields().Decode(c)
+	var unknown *toml.StrictMissingError
+	var wrong *toml.DecodeError
+	switch {
+	case errors.As(err, &unknown):
+		var errs []error
+		for _, e := range unknown.Errors {
+			row, col := e.Position()
+			errs = append(errs, fmt.Errorf("%s:%d:%d: there is no key %s; `tocsin config print --defaults` shows them all", path, row, col, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(errs...)
+	case errors.As(err, &wrong):
+		row, col := wrong.Position()
+		return fmt.Errorf("%s:%d:%d: %s", path, row, col, strings.TrimPrefix(wrong.Error(), "toml: "))
+	case err != nil:
+		// A number where a text should be has no place in the decoder's error: the
+		// fault is in the first line with which the file gets it.
+		for end := range len(text) {
+			if text[end] != '\n' {
+				continue
+			}
+			if e := toml.NewDecoder(bytes.NewReader(text[:end])).Decode(new(config)); e != nil && e.Error() == err.Error() {
+				return fmt.Errorf("%s:%d: %w", path, 1+bytes.Count(text[:end], []byte("\n")), err)
+			}
+		}
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// each visits every key with its value, in the order of the struct. The value
+// can be set.
+func (c *config) each(visit func(key string, v reflect.Value)) {
+	var walk func(prefix string, v reflect.Value)
+	walk = func(prefix string, v reflect.Value) {
+		for i := range v.NumField() {
+			key := prefix + v.Type().Field(i).Tag.Get("toml")
+			f := v.Field(i)
+			_, isText := f.Addr().Interface().(encoding.TextUnmarshaler)
+			if f.Kind() == reflect.Struct && !isText {
+				walk(key+".", f)
+			} else {
+				visit(key, f)
+			}
+		}
+	}
+	walk("", reflect.ValueOf(c).Elem())
+}
+
+// set gives one key a value in the spelling of the environment and of flags:
+// that of the file, without quotation marks. After an error c is as it was.
+func (c *config) set(key, value string) error {
+	err := fmt.Errorf("there is no key %s; `tocsin config print --defaults` shows them all", key)
+	c.each(func(k string, v reflect.Value) {
+		if k != key {
+			return
+		}
+		if t, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+			err = t.UnmarshalText([]byte(value))
+		} else {
+			switch v.Kind() {
+			case reflect.String:
+				v.SetString(value)
+				err = nil
+			case reflect.Bool:
+				var b bool
+				if b, err = strconv.ParseBool(value); err != nil {
+					err = errors.New("want true or false")
+				} else {
+					v.SetBool(b)
+				}
+			case reflect.Int, reflect.Int64:
+				var n int64
+				if n, err = strconv.ParseInt(value, 10, v.Type().Bits()); err != nil {
+					err = errors.New("want a whole number")
+				} else {
+					v.SetInt(n)
+				}
+			case reflect.Float64:
+				var f float64
+				if f, err = strconv.ParseFloat(value, 64); err != nil {
+					err = errors.New("want a number")
+				} else {
+					v.SetFloat(f)
+				}
+			}
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %q: %w", key, value, err)
+		}
+	})
+	return err
+}
+
+// text returns a value as it is written in the file.
+func text(v reflect.Value) string {
+	switch x := v.Interface().(type) {
+	case encoding.TextMarshaler:
+		b, _ := x.MarshalText() // of our own types, which do not fail
+		return strconv.Quote(string(b))
+	case string:
+		return strconv.Quote(x)
+	case float64:
+		return strconv.FormatFloat(x, 'g', -1, 64)
+	}
+	return fmt.Sprint(v.Interface())
+}
+
+// starter is the file that init writes: documented, with every key but those of
+// set as a comment.
+func starter(set map[string]string) []byte {
+	var b bytes.Buffer
+	section := ""
+	for line := range strings.Lines(string(documented)) {
+		line = strings.TrimSuffix(line, "\n")
+		if name, ok := strings.CutPrefix(line, "["); ok {
+			section = strings.TrimSuffix(name, "]") + "."
+		} else if key, _, ok := strings.Cut(line, " = "); ok && !strings.HasPrefix(line, "#") {
+			if value, ok := set[section+key]; ok {
+				line = key + " = " + strconv.Quote(value)
+			} else {
+				line = "#" + line
+			}
+		}
+		b.WriteString(line + "\n")
+	}
+	return b.Bytes()
+}
+
+// mediaLimits are those of [media].
+func (c *config) mediaLimits() imagehash.Limits {
+	m := &c.Media
+	return imagehash.Limits{
+		MaxBytes: m.MaxBytes.bytes, MaxPixels: m.MaxPixels, MaxFrames: m.MaxFrames,
+		Timeout: m.Timeout.time, Workers: m.Workers, WorkerMemory: m.WorkerMemory.bytes, HEIC: m.HEIC,
+	}
+}
+
+// policy is that of [policy].
+func (c *config) policy() hashlist.Policy {
+	p := &c.Policy
+	return hashlist.Policy{
+		Filter: p.Filter.verdict, Reject: p.Reject.verdict, Drop: p.Drop.verdict,
+		Ceiling: [hashlist.SHA256 + 1]hashlist.Verdict{
+			hashlist.PDQ: p.Ceiling.PDQ.verdict, hashlist.PHash: p.Ceiling.PHash.verdict,
+			hashlist.DHash: p.Ceiling.DHash.verdict, hashlist.MD5: p.Ceiling.MD5.verdict,
+			hashlist.SHA1: p.Ceiling.SHA1.verdict, hashlist.SHA256: p.Ceiling.SHA256.verdict,
+		},
+		MinQuality: p.MinQuality,
+	}
+}
+
+// server fills in what of server.Config comes from the configuration. Paths are
+// taken relative to dir.
+func (c *config) server(dir string) server.Config {
+	in := func(p string) string {
+		if p == "" || filepath.IsAbs(p) {
+			return p
+		}
+		return filepath.Join(dir, p)
+	}
+	g, h, l := &c.GRPC, &c.HTTP, &c.Limits
+	return server.Config{
+		Origin: c.Node.Origin, Policy: c.policy(), Version: version,
+		GRPC: server.Listener{
+			Address: g.Address, Socket: in(g.Socket), CertFile: in(g.CertFile), KeyFile: in(g.KeyFile),
+			ClientCAFile: in(g.ClientCAFile), Reflection: g.Reflection,
+		},
+		HTTP: server.Listener{
+			Address: h.Address, CertFile: in(h.CertFile), KeyFile: in(h.KeyFile),
+			ClientCAFile: in(h.ClientCAFile), Plaintext: h.Plaintext,
+		},
+		Hook: server.Hook{
+			Undecodable: c.Hook.Pictrs.Undecodable.answer, Video: c.Hook.Pictrs.Video.answer,
+			Trouble: c.Hook.Pictrs.Trouble.answer, Hold: c.Hook.Pictrs.Hold.answer,
+		},
+		Limit: server.Limit{
+			LookupsPerSecond: l.LookupsPerSecond, Burst: l.Burst, MessageBytes: int(l.MessageBytes.bytes),
+			Deadline: l.Deadline.time, Idle: l.Idle.time, Uploads: l.Uploads, Cached: l.Cached,
+			MediaBytes: c.Media.MaxBytes.bytes,
+		},
+	}
+}
+
+// The types below are those of the keys that the file spells as text. They are
+// structs because the decoder sets numbers and strings without asking them: a
+// timeout = 10 would be ten nanoseconds.
+
+type duration struct{ time time.Duration }
+
+func (d *duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	if err != nil || v < 0 {
+		return errors.New(`want a time such as "10s", "5m" or "1h30m"`)
+	}
+	d.time = v
+	return nil
+}
+
+func (d duration) MarshalText() ([]byte, error) { return []byte(d.time.String()), nil }
+
+type size struct{ bytes int64 }
+
+var units = []struct {
+	name  string
+	bytes int64
+}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}, {"", 1}}
+
+func (s *size) UnmarshalText(b []byte) error {
+	for _, u := range units {
+		digits, ok := strings.CutSuffix(string(b), u.name)
+		if !ok {
+			continue
+		}
+		n, err := strconv.ParseInt(strings.TrimSpace(digits), 10, 64)
+		if err != nil || n < 0 || n > 1<<50/u.bytes {
+			break
+		}
+		s.bytes = n * u.bytes
+		return nil
+	}
+	return errors.New(`want a size such as "512KiB", "50MiB" or "4GiB"`)
+}
+
+func (s size) MarshalText() ([]byte, error) {
+	for _, u := range units {
+		if s.bytes != 0 && s.bytes%u.bytes == 0 {
+			return fmt.Appendf(nil, "%d%s", s.bytes/u.bytes, u.name), nil
+		}
+	}
+	return []byte("0"), nil
+}
+
+type verdict struct{ verdict hashlist.Verdict }
+
+func (v *verdict) UnmarshalText(b []byte) error {
+	p, err := hashlist.ParseVerdict(string(b))
+	if err == nil {
+		v.verdict = p
+	}
+	return err
+}
+
+func (v verdict) MarshalText() ([]byte, error) { return []byte(v.verdict.String()), nil }
+
+type answer struct{ answer server.Answer }
+
+func (a *answer) UnmarshalText(b []byte) error {
+	if err := oneOf(string(b), string(server.AnswerAccept), string(server.AnswerReject)); err != nil {
+		return err
+	}
+	a.answer = server.Answer(b)
+	return nil
+}
+
+func (a answer) MarshalText() ([]byte, error) { return []byte(a.answer), nil }
+
+type level struct{ level slog.Level }
+
+func (l *level) UnmarshalText(b []byte) error {
+	if err := oneOf(string(b), "debug", "info", "warn", "error"); err != nil {
+		return err
+	}
+	return l.level.UnmarshalText(b)
+}
+
+func (l level) MarshalText() ([]byte, error) { return []byte(strings.ToLower(l.level.String())), nil }
+
+type format struct{ name string }
+
+func (f *format) UnmarshalText(b []byte) error {
+	if err := oneOf(string(b), "auto", "text", "json"); err != nil {
+		return err
+	}
+	f.name = string(b)
+	return nil
+}
+
+func (f format) MarshalText() ([]byte, error) { return []byte(f.name), nil }
+
+func oneOf(v string, allowed ...string) error {
+	if slices.Contains(allowed, v) {
+		return nil
+	}
+	last := len(allowed) - 1
+	return fmt.Errorf("%.40q is not allowed (want %s or %s)", v, strings.Join(allowed[:last], ", "), allowed[last])
+}

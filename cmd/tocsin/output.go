@@ -1,0 +1,93 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode"
+
+	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/timestamppb"
+)
+
+// line prints one JSON object on a line.
+func (a *app) line(v any) error {
+	e := json.NewEncoder(a.out)
+	e.SetEscapeHTML(false)
+	return e.Encode(v)
+}
+
+// table prints rows under a header, in columns.
+func (a *app) table(header []string, rows [][]string) error {
+	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, strings.Join(header, "\t"))
+	for _, row := range rows {
+		for i, cell := range row {
+			row[i] = printable(cell)
+		}
+		fmt.Fprintln(w, strings.Join(row, "\t"))
+	}
+	return w.Flush()
+}
+
+// warn tells what went not quite as wished, but well enough to go on.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.err, "tocsin: "+format+"\n", args...)
+}
+
+// printable keeps what others wrote, such as reasons and names of files, from
+// steering the terminal or breaking the lines of a table.
+func printable(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		return s
+	}
+	q := strconv.Quote(s)
+	return q[1 : len(q)-1]
+}
+
+// stamp is a time in JSON and in tables: RFC 3339 in UTC, nil for none.
+func stamp(t *timestamppb.Timestamp) *string {
+	if t == nil || t.AsTime().IsZero() {
+		return nil
+	}
+	s := t.AsTime().UTC().Format(time.RFC3339)
+	return &s
+}
+
+// or returns what p points to, or else what.
+func or(p *string, what string) string {
+	if p == nil {
+		return what
+	}
+	return *p
+}
+
+// some makes an empty list of a missing one, so that JSON has [] and not null.
+func some[T any](v []T) []T {
+	if v == nil {
+		return []T{}
+	}
+	return v
+}
+
+// terminal reports whether w is a terminal.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// plural writes a count with its noun.
+func plural(n uint64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	if rest, ok := strings.CutSuffix(noun, "h"); ok {
+		noun = rest + "he"
+	}
+	return strconv.FormatUint(n, 10) + " " + noun + "s"
+}

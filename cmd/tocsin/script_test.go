@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestScripts runs the files of testdata/script, each of which is a session at a
+// terminal in a directory of its own. Beside the commands of testscript they
+// have: serve, which runs the node of ./data on free ports and sets GRPC and
+// HTTP to where; stop and kill, which end it; field NAME KEY, which sets a
+// variable to a field of the JSON that was printed last; upload STATUS FILE,
+// which gives a file to the hook with $TOKEN.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			photos, err := filepath.Abs("../demo/photos")
+			if err != nil {
+				return err
+			}
+			return os.CopyFS(filepath.Join(env.WorkDir, "photos"), os.DirFS(photos))
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"serve": scriptServe, "stop": scriptStop, "kill": scriptStop, "field": scriptField, "upload": scriptUpload,
+		},
+	})
+}
+
+// running are the nodes of the scripts, by their directory. A script's node is
+// only touched by the script's own goroutine; the map is shared.
+var running = make(chan map[string]*daemon, 1)
+
+func init() { running <- map[string]*daemon{} }
+
+func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
+	self, err := os.Executable()
+	ts.Check(err)
+	work := ts.MkAbs(".")
+	cmd := &exec.Cmd{Path: self, Args: append([]string{"tocsin"}, serveArgs("./data", args...)...), Dir: work, Env: os.Environ()}
+	if v := ts.Getenv("TOCSIN_HOOK__PICTRS__UNDECODABLE"); v != "" { // of what a script sets, what matters to a node
+		cmd.Env = append(cmd.Env, "TOCSIN_HOOK__PICTRS__UNDECODABLE="+v)
+	}
+	d, lines, err := launch(filepath.Join(work, "data"), cmd)
+	ts.Check(err)
+	ts.Defer(d.kill)
+	select {
+	case line, ok := <-lines:
+		if ok == neg {
+			d.kill()
+			ts.Fatalf("serve: ready is %v:\n%s", ok, d.log.Bytes())
+		}
+		if !ok {
+			d.kill()
+			ts.Logf("%s", d.log.Bytes())
+			ts.Check(os.WriteFile(ts.MkAbs("node.log"), d.log.Bytes(), 0o600))
+			return
+		}
+		ts.Check(d.connect(line))
+	case <-time.After(waitTime):
+		d.kill()
+		ts.Fatalf("serve: not ready in %v:\n%s", waitTime, d.log.Bytes())
+	}
+	ts.Setenv("GRPC", d.GRPC)
+	ts.Setenv("HTTP", d.HTTP)
+	all := <-running
+	all[work] = d
+	running <- all
+}
+
+func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
+	work := ts.MkAbs(".")
+	all := <-running
+	d := all[work]
+	delete(all, work)
+	running <- all
+	if d == nil {
+		ts.Fatalf("no node is running")
+	}
+	if len(args) > 0 { // kill is SIGKILL
+		d.kill()
+		return
+	}
+	d.conn.Close()
+	ts.Check(syscall.Kill(d.cmd.Process.Pid, syscall.SIGTERM))
+	select {
+	case err := <-d.done:
+		d.done <- err
+		ts.Logf("%s", d.log.Bytes())
+		ts.Check(os.WriteFile(ts.MkAbs("node.log"), d.log.Bytes(), 0o600))
+		ts.Check(err)
+	case <-time.After(waitTime):
+		ts.Fatalf("stop: the node did not end in %v", waitTime)
+	}
+}
+
+func scriptField(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: field VARIABLE KEY")
+	}
+	var object map[string]any
+	line, _, _ := strings.Cut(ts.ReadFile("stdout"), "\n")
+	ts.Check(json.Unmarshal([]byte(line), &object))
+	v, ok := object[args[1]]
+	if !ok {
+		ts.Fatalf("there is no %s in %s", args[1], line)
+	}
+	if list, ok := v.([]any); ok && len(list) > 0 {
+		v = list[0]
+	}
+	ts.Setenv(args[0], fmt.Sprint(v))
+}
+
+func scriptUpload(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 2 || neg {
+		ts.Fatalf("usage: upload STATUS FILE")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), waitTime)
+	defer cancel()
+	status, body, err := hook(ctx, http.DefaultClient, ts.Getenv("HTTP"), ts.Getenv("TOKEN"), "application/octet-stream", []byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+	ts.Logf("%d %s", status, body)
+	if fmt.Sprint(status) != args[0] {
+		ts.Fatalf("upload: %d, want %s", status, args[0])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs("answer"), body, 0o600))
+}
