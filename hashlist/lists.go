@@ -345,7 +345,7 @@ func (f *fold) each(h Hash, visit func(*stmt) bool) {
 // Counts tells how much is in force.
 type Counts struct {
 	Hashes     map[Algorithm]int // distinct
-	Statements int               // known, also those no longer in force
+	Statements int               // that add hashes or define a list, also those no longer in force
 	Lists      int               // with a definition
 }
 
