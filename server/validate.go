@@ -115,6 +115,11 @@ func (l *Listener) exposure(section string) (address string, err error) {
 	if host == "" {
 		return "", refuse("that is every address of this machine")
 	}
+	if host == "localhost" {
+		// It means this machine whatever a resolver says (RFC 6761, section 6.3),
+		// and a machine without /etc/hosts would ask one.
+		return net.JoinHostPort("127.0.0.1", port), nil
+	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		if !ip.Unmap().IsLoopback() {
 			return "", refuse("others can reach it")

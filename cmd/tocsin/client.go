@@ -120,7 +120,7 @@ func (c *client) socket(ctx context.Context) (string, error) {
 
 // remote are the options for a node that is reached over TCP.
 func (c *client) remote() ([]grpc.DialOption, error) {
-	host, _, err := net.SplitHostPort(c.server)
+	host, port, err := net.SplitHostPort(c.server)
 	if err != nil {
 		return nil, fmt.Errorf("server %q has no port (want host:port)", c.server)
 	}
@@ -139,8 +139,11 @@ func (c *client) remote() ([]grpc.DialOption, error) {
 		options = append(options, grpc.WithPerRPCCredentials(bearer{secret, !c.plaintext}))
 	}
 	if c.plaintext {
-		// Names are resolved by others than us, so only addresses and "localhost" count.
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		// Names are resolved by others than us, so only addresses count, and
+		// "localhost", which is one (RFC 6761, section 6.3).
+		if host == "localhost" {
+			c.server = net.JoinHostPort("127.0.0.1", port)
+		} else if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
 			return nil, fmt.Errorf("--insecure-plaintext is for loopback only, and %s is not: give the node a certificate", host)
 		}
 		return append(options, grpc.WithTransportCredentials(insecure.NewCredentials())), nil
