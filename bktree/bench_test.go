@@ -1,47 +1,287 @@
 package bktree
 
 import (
+	"cmp"
+	"flag"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 )
 
-// BenchmarkNear is where the rule in the package comment comes from: both
-// structures, clustered points, half of the queries near a stored one.
-func BenchmarkNear(b *testing.B) {
-	b.Run("bits=64", func(b *testing.B) { benchNear[Point64](b, 0, 1, 2, 3, 4, 8, 10, 16) })
-	b.Run("bits=256", func(b *testing.B) { benchNear[Point256](b, 0, 2, 8, 15, 31, 63) })
+// The benchmarks that compare take turns within one run: ratios count, for the
+// machine may be busy. Distances found are compared as well as times.
+var benchPoints = flag.String("points", "100000,1000000", "numbers of points to search among, in BenchmarkSearch and its like")
+
+// workload is n points of which a tenth are the centres of 1 to 8 others at up to
+// 40 bits (10 of 64), and queries: half of them unrelated, half a stored
+// point with as many bits flipped as the radius allows, evenly. Points of 256 bits have exactly 128
+// ones, as PDQ hashes do.
+func workload[P Point](n, queries, radius int) (points, asked []P) {
+	r := rand.New(rand.NewPCG(42, 0))
+	points = make([]P, 0, n+8)
+	for len(points) < n {
+		p := balanced[P](r)
+		points = append(points, p)
+		if r.IntN(10) == 0 {
+			for range 1 + r.IntN(8) {
+				points = append(points, balance(r, shaken(r, p, r.IntN(1+width[P]()*10/64))))
+			}
+		}
+	}
+	points = points[:n]
+	for i := range queries {
+		if i%2 == 0 {
+			asked = append(asked, balanced[P](r))
+		} else {
+			asked = append(asked, shaken(r, points[r.IntN(n)], r.IntN(radius+1)))
+		}
+	}
+	return points, asked
 }
 
-func benchNear[P Point](b *testing.B, radii ...int) {
-	for _, n := range []int{1000, 100_000, 1_000_000} {
-		points := clustered[P](rand.New(rand.NewPCG(42, 0)), n)
-		for _, name := range []string{"scan", "tree"} {
-			var s structure[P] = newScan[P]()
-			if name == "tree" {
-				s = newTree[P]()
+func balanced[P Point](r *rand.Rand) P { return balance(r, random[P](r)) }
+
+// balance flips random bits until half of 256 are set.
+func balance[P Point](r *rand.Rand, p P) P {
+	q, ok := any(&p).(*Point256)
+	for ok {
+		ones := Distance(*q, Point256{})
+		if ones == 128 {
+			break
+		}
+		if i := r.IntN(256); (q[i>>6]>>(i&63)&1 == 1) == (ones > 128) {
+			*q = flip(*q, i)
+		}
+	}
+	return p
+}
+
+// loop is the yardstick: what one would write without this package.
+func loop[P Point](points []P, q P, radius int, dst []Neighbour) []Neighbour {
+	switch points := any(points).(type) {
+	case []Point64:
+		q := uint64(any(q).(Point64))
+		for i, p := range points {
+			if d := bits.OnesCount64(uint64(p) ^ q); d <= radius {
+				dst = append(dst, Neighbour{ID(i), d})
 			}
-			x := newIndex(s)
+		}
+	case []Point256:
+		q := any(q).(Point256)
+		for i := range points {
+			p := &points[i]
+			d := bits.OnesCount64(p[0]^q[0]) + bits.OnesCount64(p[1]^q[1]) +
+				bits.OnesCount64(p[2]^q[2]) + bits.OnesCount64(p[3]^q[3])
+			if d <= radius {
+				dst = append(dst, Neighbour{ID(i), d})
+			}
+		}
+	}
+	return dst
+}
+
+func benchSizes(b *testing.B) (sizes []int) {
+	for rest, n := *benchPoints+",", 0; rest != ""; {
+		if _, err := fmt.Sscanf(rest, "%d,", &n); err != nil {
+			b.Fatalf("-points: %v", err)
+		}
+		sizes = append(sizes, n)
+		rest = rest[len(fmt.Sprint(n))+1:]
+	}
+	return sizes
+}
+
+// BenchmarkSearch reports the medians of the index, of the plain loop and of our
+// own scan, and how many times the loop takes longer. "go test -bench Search/bits=256
+// -benchtime 2000x": 2000 queries of the index and a few of the others, in turns.
+func BenchmarkSearch(b *testing.B) {
+	b.Run("bits=256", func(b *testing.B) { benchSearch[Point256](b, 31) })
+	b.Run("bits=64", func(b *testing.B) { benchSearch[Point64](b, 8, 10) })
+}
+
+// BenchmarkRadius is BenchmarkSearch at other radii.
+func BenchmarkRadius(b *testing.B) {
+	b.Run("bits=256", func(b *testing.B) { benchSearch[Point256](b, 0, 7, 15, 19, 23, 27, 35, 39, 47, 55, 63) })
+	b.Run("bits=64", func(b *testing.B) { benchSearch[Point64](b, 0, 2, 4, 6, 12, 16) })
+}
+
+func benchSearch[P Point](b *testing.B, radii ...int) {
+	for _, n := range benchSizes(b) {
+		var points []P
+		var x *Index[P]
+		for _, radius := range radii {
+			for _, k := range kernels() {
+				b.Run(fmt.Sprintf("n=%d/r=%d/%s", n, radius, k.name), func(b *testing.B) {
+					if x == nil {
+						points, _ = workload[P](n, 0, 0)
+						x = filled(points)
+					}
+					m := x.structure.(*multi[P])
+					m.kernel = k
+					_, queries := workload[P](n, 20_000, radius)
+					compareSearch(b, x, points, queries, radius)
+				})
+			}
+		}
+	}
+}
+
+func filled[P Point](points []P) *Index[P] {
+	x := New[P]()
+	for _, p := range points {
+		x.Insert(p)
+	}
+	return x
+}
+
+func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radius int) {
+	var index, plain, scan []time.Duration
+	var dst, want []Neighbour
+	distances := func(ns []Neighbour) (d []int) {
+		seen := make(map[ID]bool)
+		for _, n := range ns {
+			if !seen[n.ID] {
+				d = append(d, n.Distance)
+			}
+			seen[n.ID] = true
+		}
+		slices.Sort(d)
+		return d
+	}
+	i := 0
+	b.ResetTimer()
+	for b.Loop() {
+		q := queries[i%len(queries)]
+		start := time.Now()
+		dst, _ = x.Near(q, radius, 0, dst[:0])
+		index = append(index, time.Since(start))
+		if i++; i%max(1, b.N/20, 500) == 0 {
+			b.StopTimer()
+			q := queries[(i+777)%len(queries)]
+			start := time.Now()
+			want = loop(points, q, radius, want[:0])
+			plain = append(plain, time.Since(start))
+			start = time.Now()
+			into := nearest{radius: radius}
+			x.structure.(*multi[P]).store.scan(permute(q), &into)
+			scan = append(scan, time.Since(start))
+			dst, _ = x.Near(q, radius, 0, dst[:0])
+			for j := range want { // identical points are one, with the first one's ID here
+				want[j].ID, _ = x.Find(points[want[j].ID])
+			}
+			if !slices.Equal(distances(want), distances(dst)) {
+				b.Fatalf("found at %v, should be %v", distances(dst), distances(want))
+			}
+			b.StartTimer()
+		}
+	}
+	if len(plain) == 0 {
+		return // a trial run of the testing package
+	}
+	half, tail := quantile(index, 0.5), quantile(index, 0.99)
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(float64(half)/1e3, "p50-us")
+	b.ReportMetric(float64(tail)/1e3, "p99-us")
+	b.ReportMetric(float64(quantile(plain, 0.5))/1e3, "loop-us")
+	b.ReportMetric(float64(quantile(scan, 0.5))/1e3, "scan-us")
+	b.ReportMetric(float64(quantile(plain, 0.5))/float64(half), "loops")
+	b.ReportMetric(float64(x.Stats().Bytes)/float64(x.Stats().Points), "B/point")
+}
+
+func quantile[T cmp.Ordered](v []T, q float64) T {
+	slices.Sort(v)
+	return v[int(float64(len(v)-1)*q)]
+}
+
+// BenchmarkInsert reports inserts a second, alone and beside a reader, and what the
+// reader's lookups take with and without them.
+func BenchmarkInsert(b *testing.B) {
+	for _, n := range benchSizes(b) {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			points, queries := workload[Point256](n, 20_000, 31)
+			for b.Loop() {
+				start := time.Now()
+				x := filled(points)
+				b.ReportMetric(float64(n)/time.Since(start).Seconds(), "inserts/s")
+
+				x = filled(points[:n/2])
+				var stop atomic.Bool
+				var wait sync.WaitGroup
+				var beside []time.Duration
+				lookups := func(until func() bool) (took []time.Duration) {
+					var dst []Neighbour
+					for i := 0; !until(); i++ {
+						start := time.Now()
+						dst, _ = x.Near(queries[i%len(queries)], 31, 0, dst[:0])
+						took = append(took, time.Since(start))
+					}
+					return took
+				}
+				left := 20_000
+				quiet := lookups(func() bool { left--; return left < 0 })
+				wait.Go(func() { beside = lookups(stop.Load) })
+				start = time.Now()
+				for _, p := range points[n/2:] {
+					x.Insert(p)
+				}
+				b.ReportMetric(float64(n-n/2)/time.Since(start).Seconds(), "beside-inserts/s")
+				stop.Store(true)
+				wait.Wait()
+				b.ReportMetric(float64(quantile(quiet, 0.5))/1e3, "quiet-p50-us")
+				b.ReportMetric(float64(quantile(quiet, 0.99))/1e3, "quiet-p99-us")
+				b.ReportMetric(float64(quantile(beside, 0.5))/1e3, "beside-p50-us")
+				b.ReportMetric(float64(quantile(beside, 0.99))/1e3, "beside-p99-us")
+				start = time.Now()
+				for _, p := range points[n/2:] {
+					x.Remove(p)
+				}
+				b.ReportMetric(float64(n-n/2)/time.Since(start).Seconds(), "removes/s")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+// BenchmarkCrossover is where the sizes from which there are tables come from.
+func BenchmarkCrossover(b *testing.B) {
+	for _, n := range []int{400, 800, 1200, 1600, 2400, 4000, 8000, 16000, 32000} {
+		points, queries := workload[Point256](n, 20_000, 31)
+		x := filled(points)
+		m := x.structure.(*multi[Point256])
+		if m.level < 0 {
+			m.start(n)
+		}
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) { compareSearch(b, x, points, queries, 31) })
+	}
+}
+
+// BenchmarkTree is the story of the package comment: the plain tree, the plain
+// scan and the index at some radii.
+func BenchmarkTree(b *testing.B) {
+	b.Run("bits=64", func(b *testing.B) { benchTree[Point64](b, 1, 2, 3, 8, 10) })
+	b.Run("bits=256", func(b *testing.B) { benchTree[Point256](b, 2, 8, 15, 31, 63) })
+}
+
+func benchTree[P Point](b *testing.B, radii ...int) {
+	for _, n := range benchSizes(b) {
+		points, _ := workload[P](n, 0, 0)
+		for name, x := range map[string]*Index[P]{"scan": newIndex[P](newScan[P]()), "tree": newIndex[P](newTree[P]()), "index": New[P]()} {
 			for _, p := range points {
 				x.Insert(p)
 			}
 			for _, radius := range radii {
+				_, queries := workload[P](n, 1000, radius)
 				b.Run(fmt.Sprintf("n=%d/r=%d/%s", n, radius, name), func(b *testing.B) {
-					rnd := rand.New(rand.NewPCG(7, 0))
-					queries := make([]P, 1000)
-					for i := range queries {
-						if queries[i] = random[P](rnd); i%2 == 0 {
-							queries[i] = shaken(rnd, points[rnd.IntN(n)], rnd.IntN(radius+1))
-						}
-					}
 					var dst []Neighbour
 					i := 0
 					b.ReportAllocs()
 					for b.Loop() {
-						// The structure, not Index.Near, which answers radius 0 itself.
-						into := nearest{found: dst[:0], radius: radius}
-						s.near(queries[i%len(queries)], &into)
-						dst, _ = into.finish()
+						dst, _ = x.Near(queries[i%len(queries)], radius, 0, dst[:0])
 						i++
 					}
 				})
@@ -53,31 +293,10 @@ func benchNear[P Point](b *testing.B, radii ...int) {
 func BenchmarkFind(b *testing.B) {
 	const n = 1_000_000
 	points := clustered[Point256](rand.New(rand.NewPCG(42, 0)), n)
-	x := New[Point256]()
-	for _, p := range points {
-		x.Insert(p)
-	}
+	x := filled(points)
 	i := 0
 	for b.Loop() {
 		x.Find(points[i*7919%n])
 		i++
-	}
-}
-
-func BenchmarkInsertRemove(b *testing.B) {
-	for _, name := range []string{"scan", "tree"} {
-		b.Run(name, func(b *testing.B) {
-			points := clustered[Point256](rand.New(rand.NewPCG(42, 0)), 100_000)
-			for b.Loop() {
-				x := newRace[Point256]().indexes[name]
-				for _, p := range points {
-					x.Insert(p)
-				}
-				for _, p := range points {
-					x.Remove(p)
-				}
-			}
-			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(2*len(points)), "ns/change")
-		})
 	}
 }

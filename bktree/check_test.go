@@ -12,27 +12,48 @@ import (
 // Nothing may be using x.
 func check[P Point](t testing.TB, x *Index[P]) {
 	t.Helper()
-	owner := make(map[ID]P)
-	for i := range x.ids.shard {
-		s := &x.ids.shard[i]
-		for p, id := range s.ids {
-			if shardOf(p) != i {
-				t.Fatalf("point of ID %d is in shard %d, want %d", id, i, shardOf(p))
+	owner := make(map[ID]P) // permuted, as everything inside
+	for i := range x.exact.shard {
+		sh := &x.exact.shard[i]
+		s := sh.slots.Load()
+		if s == nil {
+			if sh.live != 0 || sh.used != 0 {
+				t.Fatalf("shard %d has no slots and counts %d points, %d slots in use", i, sh.live, sh.used)
+			}
+			continue
+		}
+		live, used := 0, 0
+		for j := range s.slot {
+			v := s.slot[j].Load()
+			if v == emptySlot {
+				continue
+			}
+			if used++; v == vacatedSlot {
+				continue
+			}
+			live++
+			id := ID(v&(1<<s.idBits-1)) - firstID
+			p, ok := x.structure.at(id)
+			if !ok {
+				t.Fatalf("shard %d has ID %d, which is no point", i, id)
+			}
+			if found, ok := x.exact.find(p, x.structure); !ok || found != id || x.exact.hash(p)%shards != uint64(i) {
+				t.Fatalf("the point of ID %d is in shard %d and found as %d, %v", id, i, found, ok)
 			}
 			if _, twice := owner[id]; twice {
 				t.Fatalf("ID %d is given to two points", id)
 			}
 			owner[id] = p
 		}
-		if len(s.ids) > s.peak {
-			t.Fatalf("shard %d: %d points, peak %d", i, len(s.ids), s.peak)
+		if live != sh.live || used != sh.used || used == len(s.slot) {
+			t.Fatalf("shard %d counts %d points, %d slots in use; has %d, %d of %d", i, sh.live, sh.used, live, used, len(s.slot))
 		}
-		if s.peak >= minRebuild && len(s.ids) < s.peak/4 {
-			t.Fatalf("shard %d holds memory for %d points and has %d", i, s.peak, len(s.ids))
+		if len(s.slot) > minSlots && live < len(s.slot)/4 {
+			t.Fatalf("shard %d holds memory for %d points and has %d", i, len(s.slot), live)
 		}
 	}
-	if len(owner) != x.ids.n {
-		t.Fatalf("table counts %d points, has %d", x.ids.n, len(owner))
+	if len(owner) != x.exact.n {
+		t.Fatalf("table counts %d points, has %d", x.exact.n, len(owner))
 	}
 	free := 0
 	for w, word := range x.alloc.free {
@@ -41,6 +62,7 @@ func check[P Point](t testing.TB, x *Index[P]) {
 			t.Fatalf("allocator: word %d is %#x, and its summary bit says otherwise", w, word)
 		}
 	}
+	free += len(x.removed)
 	if free+len(owner) != x.alloc.end {
 		t.Fatalf("%d IDs free, %d used, %d ever given", free, len(owner), x.alloc.end)
 	}
@@ -56,6 +78,7 @@ func check[P Point](t testing.TB, x *Index[P]) {
 	}
 	for id := range ID(x.alloc.end) + 1 {
 		want, used := owner[id]
+		want = restore(want)
 		if p, ok := x.Point(id); ok != used || p != want {
 			t.Fatalf("ID %d: Point says %v, %v, want %v, %v", id, p, ok, want, used)
 		}
@@ -65,6 +88,8 @@ func check[P Point](t testing.TB, x *Index[P]) {
 		checkScan(t, s, owner)
 	case *tree[P]:
 		checkTree(t, s, owner)
+	case *multi[P]:
+		checkMulti(t, s, owner)
 	}
 }
 
@@ -93,6 +118,115 @@ func checkScan[P Point](t testing.TB, s *scan[P], owner map[ID]P) {
 	}
 	if total != len(owner) {
 		t.Fatalf("scan has %d points, table %d", total, len(owner))
+	}
+}
+
+func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
+	t.Helper()
+	if n := m.n.Load(); n != int64(len(owner)) {
+		t.Fatalf("multi counts %d points, table %d", n, len(owner))
+	}
+	live := 0
+	held := int64(0)
+	for at, seg := range *m.store.segments.Load() {
+		if seg == nil {
+			continue
+		}
+		held += seg.bytes()
+		n := 0
+		for slot := range seg.points {
+			id := ID(at<<segmentBits[P]() + slot)
+			p, used := owner[id]
+			if is := seg.live[slot>>6].Load()>>(slot&63)&1 != 0; is != used || used && seg.points[slot] != p {
+				t.Fatalf("slot of ID %d is wrong", id)
+			} else if is {
+				n++
+			}
+		}
+		if n != seg.n || n == 0 {
+			t.Fatalf("segment %d counts %d points, has %d", at, seg.n, n)
+		}
+		live += n
+	}
+	if live != len(owner) || held != m.store.held {
+		t.Fatalf("store has %d points, table %d; holds %d bytes, counts %d", live, len(owner), held, m.store.held)
+	}
+	waiting := int64(0)
+	for _, r := range m.limbo.waiting {
+		waiting += r.mem.bytes()
+	}
+	if waiting != m.limbo.bytes {
+		t.Fatalf("%d bytes wait to be freed, %d counted", waiting, m.limbo.bytes)
+	}
+	for c := range m.words {
+		tb := m.tables[c].Load()
+		if (tb == nil) != (m.level < 0) {
+			t.Fatalf("level %d, and table %d is %v", m.level, c, tb)
+		}
+		if tb != nil {
+			checkTable(t, tb, c, tb.buckets(), owner)
+		}
+	}
+	if b := m.build; b != nil {
+		if b.from != m.tables[b.word].Load() || b.next >= b.from.buckets() {
+			t.Fatalf("a build is stuck at %d", b.next)
+		}
+		if b.to.bits >= b.from.bits {
+			checkTable(t, b.to, b.word, b.next<<(b.to.bits-b.from.bits), owner)
+		}
+	}
+}
+
+// checkTable looks at the table of word c, whose buckets below upto must have
+// all the points that belong there, and the others none.
+func checkTable[P Point](t testing.TB, tb *table, c, upto int, owner map[ID]P) {
+	t.Helper()
+	live, dead := 0, 0
+	seen := make(map[ID]bool)
+	blocks := make(map[int]bool)
+	for bucket := range tb.buckets() {
+		for i, first := bucket, true; ; first = false {
+			fps, ids := tb.block(i)
+			head := fingerprint(fps, 0)
+			count, holes := int(head&^vacated), 0
+			if count > tb.capacity() || ids[0] != 0 && first && count < tb.capacity() {
+				t.Fatalf("block %d has %d entries of %d and goes on at %d", i, count, tb.capacity(), ids[0])
+			}
+			for lane := 1; lane <= count; lane++ {
+				if ids[lane] == noPoint {
+					holes++
+					continue
+				}
+				id := ID(ids[lane] - 1)
+				p, ok := owner[id]
+				var w [maxWords + 1]uint16
+				cut(&p, &w)
+				if !ok || seen[id] || tb.address(w[c]) != bucket || fingerprint(fps, lane) != w[c+1] {
+					t.Fatalf("word %d, bucket %d: ID %d is there wrongly (a point: %v, seen: %v)", c, bucket, id, ok, seen[id])
+				}
+				seen[id] = true
+				live++
+			}
+			if holes > 0 != (head&vacated != 0) {
+				t.Fatalf("word %d, block %d: %d vacated lanes, flag %v", c, i, holes, head&vacated != 0)
+			}
+			dead += holes
+			if i = int(ids[0]); i == 0 {
+				break
+			}
+			if blocks[i] || i < tb.buckets() || i >= tb.buckets()+tb.used {
+				t.Fatalf("word %d, bucket %d goes on at block %d", c, bucket, i)
+			}
+			blocks[i] = true
+		}
+	}
+	if live != tb.live || dead != tb.dead || len(blocks) != tb.used {
+		t.Fatalf("word %d: counts %d points, %d vacated lanes, %d blocks; has %d, %d, %d", c, tb.live, tb.dead, tb.used, live, dead, len(blocks))
+	}
+	for id, p := range owner {
+		if below := tb.address(word(&p, c)) < upto; seen[id] != below {
+			t.Fatalf("word %d: ID %d is there: %v, should be: %v", c, id, seen[id], below)
+		}
 	}
 }
 

@@ -14,6 +14,8 @@ func TestReadersBesideWriter(t *testing.T) {
 	t.Run("scan 64", func(t *testing.T) { besideWriter(t, newIndex[Point64](newScan[Point64]())) })
 	t.Run("tree 64", func(t *testing.T) { besideWriter(t, newIndex[Point64](newTree[Point64]())) })
 	t.Run("scan 256", func(t *testing.T) { besideWriter(t, newIndex[Point256](newScan[Point256]())) })
+	t.Run("64", func(t *testing.T) { besideWriter(t, New[Point64]()) })
+	t.Run("256", func(t *testing.T) { besideWriter(t, New[Point256]()) })
 	t.Run("tree 256", func(t *testing.T) { besideWriter(t, newIndex[Point256](newTree[Point256]())) })
 }
 

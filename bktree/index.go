@@ -3,6 +3,8 @@ package bktree
 import (
 	"fmt"
 	"math"
+	"math/bits"
+	"runtime"
 	"sync"
 )
 
@@ -26,10 +28,13 @@ type Stats struct {
 
 // structure is what searches. The Index in front of it decides which points
 // exist and which ID each has: put is only called with an ID that is free and
-// a point that is absent, drop only with a pair that was put.
+// a point that is absent, drop only with a pair that was put. The points are
+// permuted, see permute.
 //
-// Calls of put and drop come one at a time; near, at and bytes run beside them.
+// Calls of expect, put, drop and bytes come one at a time; near and at run beside them,
+// announced as readers.
 type structure[P Point] interface {
+	expect(p P) // put may follow
 	put(id ID, p P)
 	drop(id ID, p P)
 	near(q P, into *nearest)
@@ -47,57 +52,117 @@ type structure[P Point] interface {
 // to another point by the time the caller reads it. A caller that keeps data
 // beside the IDs must hold its own lock over both, or compare the point.
 type Index[P Point] struct {
-	mu        sync.RWMutex // guards ids and alloc; held to write, orders put and drop
-	ids       table[P]
-	alloc     allocator
-	structure structure[P] // locks for itself
+	readers   readers
+	structure structure[P]
+	exact     exact[P]  // written under mu
+	searches  sync.Pool // of *nearest: spares Near its allocations
+
+	mu      sync.Mutex // of whoever writes; guards what follows
+	alloc   allocator
+	removed []removedID // whose IDs may still be in the hands of a reader
+}
+
+type removedID struct {
+	id    ID
+	epoch uint64
 }
 
 // New returns an empty Index.
-func New[P Point]() *Index[P] { return newIndex[P](newScan[P]()) }
+func New[P Point]() *Index[P] {
+	x := newIndex[P](nil)
+	x.structure = newMulti[P](&x.readers)
+	return x
+}
 
-func newIndex[P Point](s structure[P]) *Index[P] { return &Index[P]{structure: s} }
+func newIndex[P Point](s structure[P]) *Index[P] {
+	x := &Index[P]{structure: s}
+	x.searches.New = func() any { return new(nearest) }
+	x.exact.init()
+	return x
+}
+
+// begin announces a reader, and returns what it works with.
+func (x *Index[P]) begin() *nearest {
+	n := x.searches.Get().(*nearest)
+	n.reader = x.readers.enter(n.reader)
+	return n
+}
+
+// end takes the announcement back. The Index is kept alive until here: mapped
+// memory goes with it.
+func (x *Index[P]) end(n *nearest) {
+	n.reader.exit()
+	runtime.KeepAlive(x)
+	x.searches.Put(n)
+}
 
 // Insert adds p and returns its ID. Identical points are one point: if p is
 // there already, Insert returns the ID it has and false.
 //
-// Insert panics when all 2^32 - 1 IDs are given out.
+// Insert panics when all 2^32 - 3 IDs are given out.
 func (x *Index[P]) Insert(p P) (id ID, added bool) {
+	p = permute(p)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if id, ok := x.ids.get(p); ok {
+	x.structure.expect(p)
+	if id, ok := x.exact.find(p, x.structure); ok {
 		return id, false
 	}
+	x.settle()
 	id = x.alloc.take()
 	x.structure.put(id, p)
-	x.ids.set(p, id)
+	x.exact.set(p, id, x.structure)
 	return id, true
 }
 
 // Remove takes p out and returns the ID it had, or false if it was not there.
 func (x *Index[P]) Remove(p P) (id ID, removed bool) {
+	p = permute(p)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	id, ok := x.ids.get(p)
+	x.structure.expect(p)
+	id, ok := x.exact.find(p, x.structure)
 	if !ok {
 		return 0, false
 	}
-	x.ids.remove(p)
+	x.settle()
+	x.exact.remove(p, id, x.structure)
 	x.structure.drop(id, p)
-	x.alloc.give(id)
+	x.removed = append(x.removed, removedID{id, x.readers.retire()})
 	return id, true
+}
+
+// settle frees the IDs that no reader can have in hand any more.
+func (x *Index[P]) settle() {
+	if len(x.removed) == 0 {
+		return
+	}
+	oldest := x.readers.oldest()
+	n := 0
+	for ; n < len(x.removed) && x.removed[n].epoch < oldest; n++ {
+		x.alloc.give(x.removed[n].id)
+	}
+	x.removed = x.removed[:copy(x.removed, x.removed[n:])]
 }
 
 // Find returns the ID of p itself. It is a hash table lookup.
 func (x *Index[P]) Find(p P) (ID, bool) {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
-	return x.ids.get(p)
+	n := x.begin()
+	defer x.end(n)
+	return x.exact.find(permute(p), x.structure)
 }
 
 // Point returns the point that has the given ID, or false if none has. It spares
 // a caller that keeps data beside the IDs its own copy of the points.
-func (x *Index[P]) Point(id ID) (P, bool) { return x.structure.at(id) }
+func (x *Index[P]) Point(id ID) (P, bool) {
+	n := x.begin()
+	defer x.end(n)
+	p, ok := x.structure.at(id)
+	if !ok {
+		return p, false // the zero point, which restore leaves alone, but who would know
+	}
+	return restore(p), true
+}
 
 // Near appends to dst every point whose Hamming distance from p is at most
 // radius bits, nearest first, ties in the order of their IDs. A negative radius
@@ -109,38 +174,37 @@ func (x *Index[P]) Near(p P, radius, limit int, dst []Neighbour) (near []Neighbo
 	if radius < 0 {
 		return dst, false
 	}
+	into := x.begin()
+	defer x.end(into)
+	return x.near(permute(p), radius, limit, dst, into)
+}
+
+func (x *Index[P]) near(p P, radius, limit int, dst []Neighbour, into *nearest) ([]Neighbour, bool) {
 	if radius == 0 {
-		if id, ok := x.Find(p); ok {
+		if id, ok := x.exact.find(p, x.structure); ok {
 			dst = append(dst, Neighbour{ID: id})
 		}
 		return dst, false
 	}
-	into := collectors.Get().(*nearest)
-	defer collectors.Put(into)
-	*into = nearest{found: dst, start: len(dst), radius: radius, limit: limit}
+	into.begin(radius, limit, dst)
 	x.structure.near(p, into)
-	near, truncated = into.finish()
-	into.found = nil // the caller's
-	return near, truncated
+	return into.finish()
 }
-
-// collectors spares Near an allocation: what goes through the structure
-// interface escapes.
-var collectors = sync.Pool{New: func() any { return new(nearest) }}
 
 // Stats returns the size of the index.
 func (x *Index[P]) Stats() Stats {
-	x.mu.RLock()
-	defer x.mu.RUnlock()
+	x.mu.Lock()
+	defer x.mu.Unlock()
 	return Stats{
-		Points: x.ids.len(),
+		Points: x.exact.n,
 		IDs:    x.alloc.end,
-		Bytes:  x.ids.bytes() + x.alloc.bytes() + x.structure.bytes(),
+		Bytes:  x.exact.bytes() + x.alloc.bytes() + x.structure.bytes() + int64(cap(x.removed))*16,
 	}
 }
 
-// maxIDs leaves the last ID for the tree, where it marks a dead node.
-const maxIDs = math.MaxUint32
+// maxIDs leaves the last ID for the tree, where it marks a dead node, and two
+// values of the hash table's slots that are no IDs.
+const maxIDs = math.MaxUint32 - 2
 
 // allocator gives out the lowest free ID, which keeps IDs dense after removals
 // and lets the upper chunks of the scan drain. It is a bitmap of the free IDs
@@ -157,8 +221,8 @@ func (a *allocator) take() ID {
 		if a.words[a.first] == 0 {
 			continue
 		}
-		w := a.first<<6 + lowest(a.words[a.first])
-		bit := lowest(a.free[w])
+		w := a.first<<6 + bits.TrailingZeros64(a.words[a.first])
+		bit := bits.TrailingZeros64(a.free[w])
 		if a.free[w] &^= 1 << bit; a.free[w] == 0 {
 			a.words[a.first] &^= 1 << (w & 63)
 		}

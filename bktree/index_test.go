@@ -9,21 +9,32 @@ import (
 	"pgregory.net/rapid"
 )
 
-// race holds the three that must agree: both structures behind an Index, and
-// the model.
+// race holds those that must agree: the structures behind an Index, the index
+// with every kernel of this processor, and the model.
 type race[P Point] struct {
 	model   model[P]
 	indexes map[string]*Index[P]
 }
 
 func newRace[P Point]() *race[P] {
-	return &race[P]{
+	r := &race[P]{
 		model: model[P]{ids: make(map[P]ID)},
 		indexes: map[string]*Index[P]{
 			"scan": newIndex[P](newScan[P]()),
 			"tree": newIndex[P](newTree[P]()),
 		},
 	}
+	for _, k := range kernels() {
+		r.indexes[k.name] = newWith[P](k)
+	}
+	return r
+}
+
+// newWith is New with a kernel of one's choice.
+func newWith[P Point](k kernel) *Index[P] {
+	x := New[P]()
+	x.structure.(*multi[P]).kernel = k
+	return x
 }
 
 type fataler interface {
@@ -67,7 +78,7 @@ func (r *race[P]) near(t fataler, p P, radius, limit int) {
 		}
 		// Index answers radius 0 from its table; the structures must too.
 		into := nearest{radius: radius, limit: limit}
-		x.structure.near(p, &into)
+		x.structure.near(permute(p), &into)
 		if got, cut := into.finish(); !slices.Equal(got, want) || cut != wantCut {
 			t.Fatalf("%s: structure.near within %d, limit %d = %v, %v\nwant %v, %v", name, radius, limit, got, cut, want, wantCut)
 		}

@@ -14,6 +14,9 @@ type nearest struct {
 	radius    int // bits; structures read it again after each add
 	limit     int // 0 or less: none
 	truncated bool
+
+	search *search // what multi keeps between searches
+	reader *reader // the announcement to try first
 }
 
 // slack is the least number of points kept beyond the limit, so that a small
@@ -45,7 +48,15 @@ func (n *nearest) cut() {
 	}
 }
 
+// begin prepares for a search whose results go to the end of dst.
+func (n *nearest) begin(radius, limit int, dst []Neighbour) {
+	n.found, n.start, n.radius, n.limit, n.truncated = dst, len(dst), radius, limit, false
+}
+
+// finish returns the results, which are the caller's from here on.
 func (n *nearest) finish() ([]Neighbour, bool) {
 	n.cut()
-	return n.found, n.truncated
+	found := n.found
+	n.found = nil
+	return found, n.truncated
 }

@@ -39,6 +39,8 @@ func newScan[P Point]() *scan[P] {
 	return s
 }
 
+func (s *scan[P]) expect(P) {}
+
 func (s *scan[P]) put(id ID, p P) {
 	chunks := *s.chunks.Load()
 	if int(id>>chunkBits) == len(chunks) {

@@ -1,6 +1,7 @@
 package bktree
 
 import (
+	"math"
 	"sync"
 	"unsafe"
 )
@@ -41,7 +42,7 @@ type node[P Point] struct {
 }
 
 const (
-	noID ID = maxIDs
+	noID ID = math.MaxUint32
 	// moves is how many old nodes each put and drop deals with. Every one of
 	// them adds at most one node to the work, so more than two would do.
 	moves = 8
@@ -50,6 +51,8 @@ const (
 )
 
 func newTree[P Point]() *tree[P] { return &tree[P]{held: make(map[ID]P)} }
+
+func (t *tree[P]) expect(P) {}
 
 func (t *tree[P]) put(id ID, p P) {
 	t.mu.Lock()

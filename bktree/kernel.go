@@ -1,0 +1,104 @@
+package bktree
+
+import (
+	"math/bits"
+	"sync/atomic"
+	"unsafe"
+)
+
+// sweep is the part of a search that a kernel does: some buckets of one table.
+// The assembly knows the fields by their offsets.
+type sweep struct {
+	fps      unsafe.Pointer // 0: *uint64, the fingerprints of the table
+	flips    unsafe.Pointer // 8: *uint32, how the buckets differ from key; see ball
+	n        int            // 16: how many flips
+	key      int            // 24: the bucket of the query's own word
+	lines    int            // 32: of a bucket
+	fp       int            // 40: the query's next word
+	allow    int            // 48: bits by which a fingerprint may differ from it, less those flipped in the key
+	capacity int            // 56: of a bucket
+	ahead    int            // 64: lines of a bucket to fetch ahead
+}
+
+// hit is a cache line with fingerprints that may differ as much as they do.
+type hit struct {
+	line uint32 // counted from the start of the table
+	mask uint32 // the lanes
+}
+
+// A kernel goes through the buckets of a sweep and writes to hits the lines with
+// candidates, and to full the flips of full buckets, which may go on elsewhere. It
+// returns the number of each. There is room for all lines of all buckets, one
+// bucket and one line more.
+//
+// Kernels that use instructions read lines while the writer changes them. That is right on amd64, the one
+// architecture there are such kernels for: its stores become visible in program order, a
+// vector load is made of aligned loads of at least eight bytes, and those are never
+// torn. So an entry whose Insert returned before the query began is seen entirely, and of one that is being
+// written any part may be seen: a part is a candidate at most. The race
+// detector cannot see into assembly, so a race build has the Go kernel alone,
+// which does the same with atomic loads.
+type kernel struct {
+	name  string
+	sweep func(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
+	fetch func(s *sweep) // nil: no way to fetch ahead
+}
+
+var goKernel = kernel{name: "go", sweep: sweepGo}
+
+// best is the fastest kernel of this processor.
+var best = kernels()[0]
+
+const low16 = 0x0001_0001_0001_0001 // one in each lane
+
+// sweepGo counts the bits of four lanes in each step.
+func sweepGo(s *sweep, hits *hit, full *uint32) (nhits, nfull int) {
+	flips := unsafe.Slice((*uint32)(s.flips), s.n)
+	query := uint64(s.fp) * low16
+	for _, flip := range flips {
+		bucket := s.key ^ int(flip&0xffff)
+		allow := (uint64(s.allow)-uint64(flip>>16))*low16 | 0x8000*low16
+		line := bucket * s.lines
+		words := unsafe.Slice((*uint64)(unsafe.Add(s.fps, line*lineWords*8)), s.lines*lineWords)
+		count := int(atomic.LoadUint64(&words[0]) & (vacated - 1))
+		if count == s.capacity {
+			*(*uint32)(unsafe.Add(unsafe.Pointer(full), nfull*4)) = flip
+			nfull++
+		}
+		valid := ^uint32(1) // lane 0 is the count
+		for left := count + 1; left > 0; left -= lanes {
+			var mask uint32
+			w := (*[lineWords]uint64)(words)
+			// Only the words that have lanes in use.
+			for i := 0; i < min(left+3, lanes)>>2; i++ {
+				x := atomic.LoadUint64(&w[i]) ^ query
+				x -= x >> 1 & 0x5555555555555555
+				x = x&0x3333333333333333 + x>>2&0x3333333333333333
+				x = (x + x>>4) & 0x0f0f0f0f0f0f0f0f
+				x = (x + x>>8) & (0x1f * low16)
+				x = (allow - x) >> 15 & low16 // 1 where the count is at most allow
+				if x != 0 {
+					mask |= uint32((x|x>>15|x>>30|x>>45)&0xf) << (4 * i)
+				}
+			}
+			if left < lanes {
+				mask &= 1<<left - 1
+			}
+			if mask &= valid; mask != 0 {
+				*(*hit)(unsafe.Add(unsafe.Pointer(hits), nhits*8)) = hit{uint32(line), mask}
+				nhits++
+			}
+			valid = ^uint32(0)
+			line++
+			words = words[lineWords:]
+		}
+	}
+	return nhits, nfull
+}
+
+// each calls visit for every lane of a hit.
+func (h hit) each(visit func(lane int)) {
+	for m := h.mask; m != 0; m &= m - 1 {
+		visit(int(h.line)*lanes + bits.TrailingZeros32(m))
+	}
+}

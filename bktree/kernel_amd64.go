@@ -1,0 +1,39 @@
+//go:build amd64 && !race
+
+package bktree
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/cpu"
+)
+
+// kernels returns those that this processor can run, fastest first. That the
+// operating system saves the wide registers is part of what cpu reports.
+func kernels() []kernel {
+	var k []kernel
+	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512BITALG && cpu.X86.HasBMI2 {
+		k = append(k, kernel{"avx512", sweepAVX512, fetch})
+	}
+	if cpu.X86.HasAVX2 && cpu.X86.HasBMI2 {
+		k = append(k, kernel{"avx2", sweepAVX2, fetch})
+	}
+	// Fetching ahead is a third of the gain, and needs no vector instructions.
+	return append(k, kernel{"go+fetch", sweepGo, fetch}, goKernel)
+}
+
+//go:noescape
+func sweepAVX512(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
+
+//go:noescape
+func sweepAVX2(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
+
+// fetch asks for the lines of a sweep to be brought near the processor.
+//
+//go:noescape
+func fetch(s *sweep)
+
+// fetchWrite asks for one line that is going to be written.
+//
+//go:noescape
+func fetchWrite(p unsafe.Pointer)

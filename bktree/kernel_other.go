@@ -1,0 +1,9 @@
+//go:build !amd64 || race
+
+package bktree
+
+import "unsafe"
+
+func kernels() []kernel { return []kernel{goKernel} }
+
+func fetchWrite(unsafe.Pointer) {}

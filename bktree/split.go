@@ -1,0 +1,91 @@
+package bktree
+
+import "math/bits"
+
+// maxThreshold is the largest number of differing bits per word that a search
+// enumerates: 2,517 keys of 16 bits. Radii that need more are left to the scan.
+const maxThreshold = 4
+
+// A split gives each word of the ring a threshold, so that a search needs to
+// look only at points that are within it in some word; see the package comment for why
+// that is exact. A word with the threshold -1 is never looked up.
+type split [maxWords + 1]int8
+
+// splits holds the split for each radius, for points of 4 and of 16 words:
+// thresholds as equal as possible, because the number of keys grows twelvefold
+// with each bit, and the larger ones spread evenly over the ring, because a pair of
+// neighbours is filtered by the sum of theirs.
+var (
+	splits64  = makeSplits(4)
+	splits256 = makeSplits(16)
+)
+
+func makeSplits(words int) []split {
+	largest := words*(maxThreshold+1) - 1
+	all := make([]split, largest+1)
+	for radius := range all {
+		for c := range words {
+			// The sum of (threshold + 1) is radius + 1.
+			all[radius][c] = int8((c+1)*(radius+1)/words - c*(radius+1)/words - 1)
+		}
+		all[radius][words] = all[radius][0]
+	}
+	return all
+}
+
+// splitFor returns the thresholds for a radius, or nil when there are none.
+func splitFor(words, radius int) *split {
+	all := splits256
+	if words == 4 {
+		all = splits64
+	}
+	if radius < 0 || radius >= len(all) {
+		return nil
+	}
+	return &all[radius]
+}
+
+// starts reports the first word from which a point at the given distances word by
+// word can be found: where it is within the threshold, and with the next word together within both.
+// The ring lemma says that there is one if the point is within the radius. It is the
+// only word from which the point is reported, so that it is reported once.
+func (s *split) starts(d *[maxWords + 1]int8, words int) int {
+	for c := range words {
+		if d[c] <= s[c] && d[c]+d[c+1] <= s[c]+s[c+1]+1 {
+			return c
+		}
+	}
+	return -1
+}
+
+// ball is the Hamming ball round 0 among keys of some width, nearest first:
+// what to flip in a key to get every key within a threshold. The lower half of an element is the
+// flips, the upper half how many they are.
+type ball struct {
+	flips []uint32
+	size  [maxThreshold + 1]int // keys within each threshold
+}
+
+// balls by the width of the keys; only the widths of levels are filled.
+var balls [wordBits + 1]*ball
+
+func init() {
+	for _, l := range levels {
+		if balls[l.bits] == nil {
+			balls[l.bits] = newBall(l.bits)
+		}
+	}
+}
+
+func newBall(width int) *ball {
+	b := new(ball)
+	for k := range b.size {
+		for f := range uint32(1) << width {
+			if bits.OnesCount32(f) == k {
+				b.flips = append(b.flips, uint32(k)<<16|f)
+			}
+		}
+		b.size[k] = len(b.flips)
+	}
+	return b
+}
