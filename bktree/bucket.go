@@ -92,7 +92,7 @@ func fingerprint(fps []uint64, lane int) uint16 {
 // setFingerprint replaces one lane. Only the writer changes the word.
 func setFingerprint(fps []uint64, lane int, v uint16) {
 	word, shift := &fps[lane>>2], lane&3*16
-	atomic.StoreUint64(word, *word&^(0xffff<<shift)|uint64(v)<<shift)
+	publish(word, *word&^(0xffff<<shift)|uint64(v)<<shift)
 }
 
 // put adds a point to a bucket.
@@ -119,7 +119,7 @@ func (t *table) put(bucket int, fp uint16, id ID) {
 	fps, ids := t.block(fresh)
 	ids[0] = uint32(head)
 	t.putBlock(fps, ids, fp, id)
-	atomic.StoreUint32(&firstIDs[0], uint32(fresh))
+	publishID(&firstIDs[0], uint32(fresh))
 }
 
 func newSpare(lines int) *spare {
@@ -146,7 +146,7 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, id ID) bool {
 			}
 		}
 		setFingerprint(fps, free, fp)
-		atomic.StoreUint32(&ids[free], uint32(id)+1)
+		publishID(&ids[free], uint32(id)+1)
 		if !more {
 			setFingerprint(fps, 0, uint16(count))
 		}
@@ -157,7 +157,7 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, id ID) bool {
 		return false
 	}
 	count++
-	atomic.StoreUint32(&ids[count], uint32(id)+1)
+	publishID(&ids[count], uint32(id)+1)
 	setFingerprint(fps, count, fp)
 	setFingerprint(fps, 0, uint16(count))
 	return true
@@ -170,7 +170,7 @@ func (t *table) remove(bucket int, id ID) {
 		head := fingerprint(fps, 0)
 		for lane := 1; lane <= int(head&^vacated); lane++ {
 			if ids[lane] == uint32(id)+1 {
-				atomic.StoreUint32(&ids[lane], noPoint)
+				publishID(&ids[lane], noPoint)
 				setFingerprint(fps, 0, head|vacated)
 				t.live--
 				t.dead++

@@ -24,7 +24,7 @@ func check[P Point](t testing.TB, x *Index[P]) {
 		}
 		live, used := 0, 0
 		for j := range s.slot {
-			v := s.slot[j].Load()
+			v := s.slot[j]
 			if v == emptySlot {
 				continue
 			}

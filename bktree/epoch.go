@@ -19,12 +19,14 @@ type readers struct {
 	head  atomic.Pointer[reader] // all readers there ever were; never unlinked
 }
 
-// reader is one announcement. It fills a cache line, so that readers on
-// different processors do not slow each other down.
+// reader is one announcement, and what a search keeps for the next one. There are as many as
+// ever searched at the same time. The announcement has a cache line to itself, so that
+// readers on different processors do not slow each other down.
 type reader struct {
 	since atomic.Uint64 // 0: idle
-	next  *reader       // set before the reader is linked
-	_     [48]byte
+	_     [56]byte
+	next  *reader // set before the reader is linked
+	nearest
 }
 
 // enter announces a reader. The hint, which may be nil, is one that the caller

@@ -38,7 +38,7 @@ type shard struct {
 
 type slots struct {
 	idBits int // bits of a slot that hold the ID
-	slot   []atomic.Uint32
+	slot   []uint32 // read atomically
 }
 
 func (x *exact[P]) init() {
@@ -81,7 +81,7 @@ func (x *exact[P]) find(p P, points structure[P]) (ID, bool) {
 		if i == len(s.slot) {
 			i = 0
 		}
-		v := s.slot[i].Load()
+		v := atomic.LoadUint32(&s.slot[i])
 		if v == emptySlot {
 			return 0, false
 		}
@@ -115,8 +115,8 @@ func (s *slots) put(h uint64, id ID) bool {
 		if i == len(s.slot) {
 			i = 0
 		}
-		if v := s.slot[i].Load(); v == emptySlot || v == vacatedSlot {
-			s.slot[i].Store(s.tag(h) | uint32(id+firstID))
+		if v := s.slot[i]; v == emptySlot || v == vacatedSlot {
+			publishID(&s.slot[i], s.tag(h)|uint32(id+firstID))
 			return v == emptySlot
 		}
 	}
@@ -132,14 +132,14 @@ func (x *exact[P]) remove(p P, id ID, points structure[P]) {
 		if i == len(s.slot) {
 			i = 0
 		}
-		if s.slot[i].Load() != want {
+		if s.slot[i] != want {
 			continue
 		}
-		if s.slot[(i+1)%len(s.slot)].Load() == emptySlot {
-			s.slot[i].Store(emptySlot) // no search goes on beyond it
+		if s.slot[(i+1)%len(s.slot)] == emptySlot {
+			publishID(&s.slot[i], emptySlot) // no search goes on beyond it
 			sh.used--
 		} else {
-			s.slot[i].Store(vacatedSlot)
+			publishID(&s.slot[i], vacatedSlot)
 		}
 		break
 	}
@@ -163,10 +163,10 @@ func (x *exact[P]) rebuild(sh *shard, id ID, points structure[P]) *slots {
 		sh.used = 0
 		return nil
 	}
-	s := &slots{idBits: idBits, slot: make([]atomic.Uint32, max(minSlots, (sh.live+1)*25/17))}
+	s := &slots{idBits: idBits, slot: make([]uint32, max(minSlots, (sh.live+1)*25/17))}
 	if old != nil {
 		for i := range old.slot {
-			v := old.slot[i].Load()
+			v := old.slot[i]
 			if v == emptySlot || v == vacatedSlot {
 				continue
 			}

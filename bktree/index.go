@@ -55,7 +55,7 @@ type Index[P Point] struct {
 	readers   readers
 	structure structure[P]
 	exact     exact[P]  // written under mu
-	searches  sync.Pool // of *nearest: spares Near its allocations
+	idle      sync.Pool // of *reader: one that this processor used before
 
 	mu      sync.Mutex // of whoever writes; guards what follows
 	alloc   allocator
@@ -76,24 +76,22 @@ func New[P Point]() *Index[P] {
 
 func newIndex[P Point](s structure[P]) *Index[P] {
 	x := &Index[P]{structure: s}
-	x.searches.New = func() any { return new(nearest) }
 	x.exact.init()
 	return x
 }
 
-// begin announces a reader, and returns what it works with.
-func (x *Index[P]) begin() *nearest {
-	n := x.searches.Get().(*nearest)
-	n.reader = x.readers.enter(n.reader)
-	return n
+// begin announces a reader.
+func (x *Index[P]) begin() *reader {
+	hint, _ := x.idle.Get().(*reader)
+	return x.readers.enter(hint)
 }
 
 // end takes the announcement back. The Index is kept alive until here: mapped
 // memory goes with it.
-func (x *Index[P]) end(n *nearest) {
-	n.reader.exit()
+func (x *Index[P]) end(r *reader) {
+	r.exit()
 	runtime.KeepAlive(x)
-	x.searches.Put(n)
+	x.idle.Put(r)
 }
 
 // Insert adds p and returns its ID. Identical points are one point: if p is
@@ -147,16 +145,16 @@ func (x *Index[P]) settle() {
 
 // Find returns the ID of p itself. It is a hash table lookup.
 func (x *Index[P]) Find(p P) (ID, bool) {
-	n := x.begin()
-	defer x.end(n)
+	r := x.begin()
+	defer x.end(r)
 	return x.exact.find(permute(p), x.structure)
 }
 
 // Point returns the point that has the given ID, or false if none has. It spares
 // a caller that keeps data beside the IDs its own copy of the points.
 func (x *Index[P]) Point(id ID) (P, bool) {
-	n := x.begin()
-	defer x.end(n)
+	r := x.begin()
+	defer x.end(r)
 	p, ok := x.structure.at(id)
 	if !ok {
 		return p, false // the zero point, which restore leaves alone, but who would know
@@ -174,9 +172,9 @@ func (x *Index[P]) Near(p P, radius, limit int, dst []Neighbour) (near []Neighbo
 	if radius < 0 {
 		return dst, false
 	}
-	into := x.begin()
-	defer x.end(into)
-	return x.near(permute(p), radius, limit, dst, into)
+	r := x.begin()
+	defer x.end(r)
+	return x.near(permute(p), radius, limit, dst, &r.nearest)
 }
 
 func (x *Index[P]) near(p P, radius, limit int, dst []Neighbour, into *nearest) ([]Neighbour, bool) {

@@ -33,7 +33,7 @@ func sweepAVX2(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 //go:noescape
 func fetch(s *sweep)
 
-// fetchWrite asks for one line that is going to be written.
+// fetchLine asks for one cache line.
 //
 //go:noescape
-func fetchWrite(p unsafe.Pointer)
+func fetchLine(p unsafe.Pointer)

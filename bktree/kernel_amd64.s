@@ -242,8 +242,8 @@ fetchline:
 fetched:
 	RET
 
-// func fetchWrite(p unsafe.Pointer)
-TEXT ·fetchWrite(SB), NOSPLIT, $0-8
+// func fetchLine(p unsafe.Pointer)
+TEXT ·fetchLine(SB), NOSPLIT, $0-8
 	MOVQ p+0(FP), AX
 	PREFETCHT0 (AX)
 	RET

@@ -6,4 +6,4 @@ import "unsafe"
 
 func kernels() []kernel { return []kernel{goKernel} }
 
-func fetchWrite(unsafe.Pointer) {}
+func fetchLine(unsafe.Pointer) {}

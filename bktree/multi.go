@@ -96,11 +96,11 @@ func (m *multi[P]) expect(p P) {
 	for c := range m.words {
 		t := m.tables[c].Load()
 		fps, ids := t.lineOf(t.address(w[c]))
-		fetchWrite(fps)
+		fetchLine(fps)
 		lane := min(n>>t.bits+1, t.capacity())
-		fetchWrite(unsafe.Add(ids, lane*4))
+		fetchLine(unsafe.Add(ids, lane*4))
 		if t.lines > 1 {
-			fetchWrite(unsafe.Add(fps, lane*2))
+			fetchLine(unsafe.Add(fps, lane*2))
 		}
 	}
 }
@@ -244,6 +244,7 @@ func (m *multi[P]) advance() {
 func copyBucket[P Point](b *build, s *store[P]) int {
 	from, to := b.from, b.to
 	if more := to.bits - from.bits; more > 0 {
+		from.each(b.next, func(_ uint16, id ID) { s.fetch(id) })
 		work := 0
 		from.each(b.next, func(fp uint16, id ID) {
 			p, _ := s.at(id)

@@ -16,7 +16,6 @@ type nearest struct {
 	truncated bool
 
 	search *search // what multi keeps between searches
-	reader *reader // the announcement to try first
 }
 
 // slack is the least number of points kept beyond the limit, so that a small

@@ -12,6 +12,7 @@ type search struct {
 	tables     [maxWords]*table
 	hits       []hit
 	full       [maxFlips]uint32
+	lanes      []candidate // id is the lane of the table until it is read there
 	candidates []candidate
 
 	// Of chain: fields, because what a kernel is given escapes.
@@ -20,7 +21,7 @@ type search struct {
 	none  [1]uint32
 }
 
-// candidate is a lane that passed the filter, and then the ID in it.
+// candidate is a lane that passed the filter, or the ID found in it.
 type candidate struct {
 	id   uint32
 	word uint32
@@ -102,7 +103,7 @@ func (m *multi[P]) prepare(q P, split *split, s *search) bool {
 // sweep searches the tables. The lines of some words are fetched ahead of the
 // one that the kernel is at, so that they are there when it comes to them.
 func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) {
-	s.candidates = s.candidates[:0]
+	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
 	fetched, ahead := 0, 0 // words fetched, and lines of those not swept yet
 	for c := range m.words {
 		sw := &s.sweeps[c]
@@ -120,7 +121,10 @@ func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) {
 			sw.flips = unsafe.Pointer(&balls[s.tables[c].bits].flips[from])
 			sw.n = min(n-from, maxFlips)
 			hits, full := m.kernel.sweep(sw, &s.hits[0], &s.full[0])
-			m.collect(q, split, c, s.tables[c].ids, s.hits[:hits], s, into)
+			m.collect(c, s.hits[:hits], s)
+			if len(s.lanes) >= maxCandidates {
+				m.verify(q, split, s, into)
+			}
 			for _, flip := range s.full[:full] {
 				m.chain(q, split, c, flip, s, into)
 			}
@@ -146,31 +150,54 @@ func (m *multi[P]) chain(q P, split *split, c int, flip uint32, s *search, into 
 		fps, ids = t.block(next)
 		block.fps = unsafe.Pointer(&fps[0])
 		hits, _ := m.kernel.sweep(block, &s.hits[0], &s.none[0])
-		m.collect(q, split, c, ids, s.hits[:hits], s, into)
+		for _, h := range s.hits[:hits] {
+			for mask := h.mask; mask != 0; mask &= mask - 1 {
+				lane := int(h.line)*lanes + bits.TrailingZeros32(mask)
+				if id := atomic.LoadUint32(&ids[lane]); id != noPoint {
+					s.candidates = append(s.candidates, candidate{id - 1, uint32(c)})
+				}
+			}
+		}
+		if len(s.candidates) >= maxCandidates {
+			m.verify(q, split, s, into)
+		}
 	}
 }
 
-// collect takes the lanes of the hits for candidates.
-func (m *multi[P]) collect(q P, split *split, c int, ids []uint32, hits []hit, s *search, into *nearest) {
+// collect notes the lanes of the hits and fetches their IDs ahead: to wait for each
+// would cost more than everything else.
+func (m *multi[P]) collect(c int, hits []hit, s *search) {
+	ids := s.tables[c].ids
 	for _, h := range hits {
 		for mask := h.mask; mask != 0; mask &= mask - 1 {
-			lane := int(h.line)*lanes + bits.TrailingZeros32(mask)
-			if id := atomic.LoadUint32(&ids[lane]); id != noPoint {
-				s.candidates = append(s.candidates, candidate{id - 1, uint32(c)})
+			lane := h.line*lanes + uint32(bits.TrailingZeros32(mask))
+			s.lanes = append(s.lanes, candidate{lane, uint32(c)})
+			if m.kernel.fetch != nil {
+				fetchLine(unsafe.Pointer(&ids[lane]))
 			}
 		}
-	}
-	if len(s.candidates) >= maxCandidates {
-		m.verify(q, split, s, into)
 	}
 }
 
 // verify reports the candidates that are within the radius, each from one word only.
 func (m *multi[P]) verify(q P, split *split, s *search, into *nearest) {
-	// Not before the candidates were read: what put stores, it stores first, so
-	// these segments have the points of all of them.
+	for _, l := range s.lanes {
+		if id := atomic.LoadUint32(&s.tables[l.word].ids[l.id]); id != noPoint {
+			s.candidates = append(s.candidates, candidate{id - 1, l.word})
+		}
+	}
+	// Not before the IDs were read: put stores a point before its ID, so these
+	// segments have the points of all candidates.
 	segments := *m.store.segments.Load()
 	shift := segmentBits[P]()
+	if m.kernel.fetch != nil {
+		for _, c := range s.candidates {
+			at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
+			if at < len(segments) && segments[at] != nil && slot < len(segments[at].points) {
+				fetchLine(unsafe.Pointer(&segments[at].points[slot]))
+			}
+		}
+	}
 	for _, c := range s.candidates {
 		at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
 		if at >= len(segments) || segments[at] == nil {
@@ -190,5 +217,5 @@ func (m *multi[P]) verify(q P, split *split, s *search, into *nearest) {
 			into.add(ID(c.id), d)
 		}
 	}
-	s.candidates = s.candidates[:0]
+	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
 }

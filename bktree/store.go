@@ -114,6 +114,12 @@ func (s *store[P]) at(id ID) (p P, ok bool) {
 	return seg.points[slot], true
 }
 
+// fetch asks for the point with an ID that is live to be brought near.
+func (s *store[P]) fetch(id ID) {
+	shift := segmentBits[P]()
+	fetchLine(unsafe.Pointer(&(*s.segments.Load())[id>>shift].points[id&(1<<shift-1)]))
+}
+
 // scan compares the query with every live point.
 func (s *store[P]) scan(q P, into *nearest) {
 	shift := segmentBits[P]()
