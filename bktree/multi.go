@@ -18,6 +18,9 @@ type multi[P Point] struct {
 	limbo  *limbo
 	kernel kernel
 	words  int
+	from   int  // tablesFrom and tablesUntil, but in tests
+	until  int
+	always bool // search the tables even if the scan is cheaper; for tests
 	tables [maxWords]atomic.Pointer[table] // nil: none, scan; all are or none, but for moments
 	n      atomic.Int64                    // points
 
@@ -79,6 +82,8 @@ func newMulti[P Point](rs *readers) *multi[P] {
 		limbo:  l,
 		kernel: best,
 		words:  int(unsafe.Sizeof(p)) / 2,
+		from:   tablesFrom,
+		until:  tablesUntil,
 		level:  -1,
 	}
 }
@@ -153,10 +158,10 @@ func (m *multi[P]) tend() {
 	n := int(m.n.Load())
 	switch {
 	case m.level < 0:
-		if n >= tablesFrom {
+		if n >= m.from {
 			m.start(n)
 		}
-	case n < tablesUntil:
+	case n < m.until:
 		m.stop()
 	case m.build != nil:
 		m.advance()

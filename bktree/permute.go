@@ -5,8 +5,8 @@ import "math/bits"
 // Perceptual hashes are not random bits: neighbours in the hash stand for
 // neighbouring frequencies and go together. Words cut from a hash as it is
 // stored therefore crowd into fewer buckets than random ones: real PDQ hashes
-// make a search look at 1.4 times as many candidates, and at four times as many
-// when the worst cut is taken. So every point is permuted before it is cut,
+// make a search look at a third more candidates than random bits would, and worse
+// cuts at two to four times as many. So every point is permuted before it is cut,
 // always in the same way, which changes no distance.
 //
 // The permutation is a network of exchanges, one stage for each distance 1, 2,
@@ -21,12 +21,14 @@ type network struct {
 
 // shuffle is the network in use. Its masks are successive outputs of SplitMix64
 // (G. L. Steele, D. Lea, C. H. Flood, "Fast splittable pseudorandom number
-// generators", 2014) from a seed that was chosen among 1 to 1000 because it
-// spreads real PDQ hashes best; the choice matters little. Nothing
-// that leaves the process depends on it.
+// generators", 2014). The seed is the one of 1 to 300 that spreads the 733 unrelated hashes
+// among the sample images of the PDQ reference best: with it a search meets 1.03
+// times the candidates that random bits would give, and 1.21 times in the worst word; other seeds
+// 1.1 to 1.2, hashes as they are stored 1.32 and 2.3. Nothing that
+// leaves the process depends on it.
 var shuffle = newNetwork(shuffleSeed)
 
-const shuffleSeed = 1
+const shuffleSeed = 89
 
 func newNetwork(seed uint64) *network {
 	next := func() uint64 {

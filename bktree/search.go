@@ -97,7 +97,7 @@ func (m *multi[P]) prepare(q P, split *split, s *search) bool {
 			s.hits = make([]hit, need)
 		}
 	}
-	return cost < n*costPoint
+	return cost < n*costPoint || m.always
 }
 
 // sweep searches the tables. The lines of some words are fetched ahead of the
