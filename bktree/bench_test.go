@@ -28,8 +28,12 @@ func workload[P Point](n, queries, radius int) (points, asked []P) {
 		p := balanced[P](r)
 		points = append(points, p)
 		if r.IntN(10) == 0 {
+			first := len(points) - 1
 			for range 1 + r.IntN(8) {
-				points = append(points, balance(r, shaken(r, p, r.IntN(1+width[P]()*10/64))))
+				near := balance(r, shaken(r, p, r.IntN(1+width[P]()*10/64)))
+				if !slices.Contains(points[first:], near) { // identical points are one
+					points = append(points, near)
+				}
 			}
 		}
 	}

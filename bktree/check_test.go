@@ -158,13 +158,21 @@ func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
 	if waiting != m.limbo.bytes {
 		t.Fatalf("%d bytes wait to be freed, %d counted", waiting, m.limbo.bytes)
 	}
+	// By ID, and quicker than the map, with two lookups for each entry of each table.
+	points := make([]*P, 0, len(owner))
+	for id, p := range owner {
+		for int(id) >= len(points) {
+			points = append(points, nil)
+		}
+		points[id] = &p
+	}
 	for c := range m.words {
 		tb := m.tables[c].Load()
 		if (tb == nil) != (m.level < 0) {
 			t.Fatalf("level %d, and table %d is %v", m.level, c, tb)
 		}
 		if tb != nil {
-			checkTable(t, tb, c, tb.buckets(), owner)
+			checkTable(t, tb, c, tb.buckets(), points)
 		}
 	}
 	if b := m.build; b != nil {
@@ -172,17 +180,17 @@ func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
 			t.Fatalf("a build is stuck at %d", b.next)
 		}
 		if b.to.bits >= b.from.bits {
-			checkTable(t, b.to, b.word, b.next<<(b.to.bits-b.from.bits), owner)
+			checkTable(t, b.to, b.word, b.next<<(b.to.bits-b.from.bits), points)
 		}
 	}
 }
 
 // checkTable looks at the table of word c, whose buckets below upto must have
 // all the points that belong there, and the others none.
-func checkTable[P Point](t testing.TB, tb *table, c, upto int, owner map[ID]P) {
+func checkTable[P Point](t testing.TB, tb *table, c, upto int, points []*P) {
 	t.Helper()
 	live, dead := 0, 0
-	seen := make(map[ID]bool)
+	seen := make([]bool, len(points))
 	blocks := make(map[int]bool)
 	for bucket := range tb.buckets() {
 		for i, first := bucket, true; ; first = false {
@@ -198,11 +206,13 @@ func checkTable[P Point](t testing.TB, tb *table, c, upto int, owner map[ID]P) {
 					continue
 				}
 				id := ID(ids[lane] - 1)
-				p, ok := owner[id]
+				if int(id) >= len(points) || points[id] == nil {
+					t.Fatalf("word %d, bucket %d: ID %d is no point", c, bucket, id)
+				}
 				var w [maxWords + 1]uint16
-				cut(&p, &w)
-				if !ok || seen[id] || tb.address(w[c]) != bucket || fingerprint(fps, lane) != w[c+1] {
-					t.Fatalf("word %d, bucket %d: ID %d is there wrongly (a point: %v, seen: %v)", c, bucket, id, ok, seen[id])
+				cut(points[id], &w)
+				if seen[id] || tb.address(w[c]) != bucket || fingerprint(fps, lane) != w[c+1] {
+					t.Fatalf("word %d, bucket %d: ID %d is there wrongly (seen: %v)", c, bucket, id, seen[id])
 				}
 				seen[id] = true
 				live++
@@ -223,8 +233,8 @@ func checkTable[P Point](t testing.TB, tb *table, c, upto int, owner map[ID]P) {
 	if live != tb.live || dead != tb.dead || len(blocks) != tb.used {
 		t.Fatalf("word %d: counts %d points, %d vacated lanes, %d blocks; has %d, %d, %d", c, tb.live, tb.dead, tb.used, live, dead, len(blocks))
 	}
-	for id, p := range owner {
-		if below := tb.address(word(&p, c)) < upto; seen[id] != below {
+	for id, p := range points {
+		if below := p != nil && tb.address(word(p, c)) < upto; seen[id] != below {
 			t.Fatalf("word %d: ID %d is there: %v, should be: %v", c, id, seen[id], below)
 		}
 	}
@@ -394,6 +404,14 @@ func shaken[P Point](r *rand.Rand, p P, n int) P {
 		p = flip(p, r.IntN(width[P]()))
 	}
 	return p
+}
+
+// sized is n, or a part of it in a race build, which is ten to fifty times slower.
+func sized(n int) int {
+	if raceBuild {
+		return n / 5
+	}
+	return n
 }
 
 func newRand(t testing.TB) *rand.Rand {

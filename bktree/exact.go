@@ -18,9 +18,9 @@ const (
 )
 
 // exact finds the ID of a point: a hash table with open addressing that holds
-// IDs only, for the points are kept elsewhere. It takes five to six bytes for a point.
+// IDs only, for the points are kept elsewhere. It takes five bytes for a point.
 //
-// The table is cut into shards that grow by a quarter each, so that no insert takes
+// The table is cut into shards that grow by a seventh each, so that no insert takes
 // long: with ten million points a shard is made anew in under a millisecond.
 // Lookups need no lock: a shard made anew is another array, and the old one is complete for
 // whoever still reads it. Writers must come one at a time.
@@ -37,7 +37,7 @@ type shard struct {
 }
 
 type slots struct {
-	idBits int // bits of a slot that hold the ID
+	idBits int      // bits of a slot that hold the ID
 	slot   []uint32 // read atomically
 }
 
@@ -99,7 +99,7 @@ func (x *exact[P]) set(p P, id ID, points structure[P]) {
 	h := x.hash(p)
 	sh := &x.shard[h%shards]
 	s := sh.slots.Load()
-	if s == nil || (sh.used+1)*20 > len(s.slot)*17 || uint64(id)+firstID >= 1<<s.idBits {
+	if s == nil || (sh.used+1)*25 > len(s.slot)*22 || uint64(id)+firstID >= 1<<s.idBits {
 		s = x.rebuild(sh, id, points)
 	}
 	sh.live++
@@ -150,7 +150,7 @@ func (x *exact[P]) remove(p P, id ID, points structure[P]) {
 	}
 }
 
-// rebuild copies a shard into an array with room for a quarter more than is live, and for
+// rebuild copies a shard into an array with room for a seventh more than is live, and for
 // IDs up to at least twice the given one.
 func (x *exact[P]) rebuild(sh *shard, id ID, points structure[P]) *slots {
 	old := sh.slots.Load()
@@ -163,7 +163,7 @@ func (x *exact[P]) rebuild(sh *shard, id ID, points structure[P]) *slots {
 		sh.used = 0
 		return nil
 	}
-	s := &slots{idBits: idBits, slot: make([]uint32, max(minSlots, (sh.live+1)*25/17))}
+	s := &slots{idBits: idBits, slot: make([]uint32, max(minSlots, (sh.live+1)*13/10))}
 	if old != nil {
 		for i := range old.slot {
 			v := old.slot[i]

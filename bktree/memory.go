@@ -2,6 +2,7 @@ package bktree
 
 import (
 	"runtime"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -16,6 +17,9 @@ type region struct {
 }
 
 const hugePage = 2 << 20
+
+// mappedBytes is what all regions have mapped.
+var mappedBytes atomic.Int64
 
 // newRegion returns zeroed memory for n words, n > 0. What is smaller than a huge
 // page comes from the Go heap.

@@ -24,11 +24,15 @@ func mapHuge(size int) (mapped []byte, offset int) {
 		if offset <= room {
 			break
 		}
-		unmap(mapped)
+		_ = syscall.Munmap(mapped)
 	}
 	const madvHugepage = 14 // MADV_HUGEPAGE: advice, so a refusal is no error
 	_ = syscall.Madvise(mapped[offset:offset+size], madvHugepage)
+	mappedBytes.Add(int64(len(mapped)))
 	return mapped, offset
 }
 
-func unmap(mapped []byte) { _ = syscall.Munmap(mapped) }
+func unmap(mapped []byte) {
+	mappedBytes.Add(-int64(len(mapped)))
+	_ = syscall.Munmap(mapped)
+}

@@ -18,9 +18,9 @@ type multi[P Point] struct {
 	limbo  *limbo
 	kernel kernel
 	words  int
-	from   int  // tablesFrom and tablesUntil, but in tests
+	from   int // tablesFrom and tablesUntil, but in tests
 	until  int
-	always bool // search the tables even if the scan is cheaper; for tests
+	always bool                            // search the tables even if the scan is cheaper; for tests
 	tables [maxWords]atomic.Pointer[table] // nil: none, scan; all are or none, but for moments
 	n      atomic.Int64                    // points
 

@@ -52,27 +52,15 @@ func (seg *segment[P]) bytes() int64 { return seg.mem.bytes() + int64(len(seg.li
 // put stores a point. Whoever learns the ID afterwards finds it.
 func (s *store[P]) put(id ID, p P) {
 	shift := segmentBits[P]()
-	slots := 1 << shift
-	at, slot := int(id>>shift), int(id)&(slots-1)
+	at, slot := int(id>>shift), int(id)&(1<<shift-1)
 	segments := *s.segments.Load()
 	if at >= len(segments) || segments[at] == nil || slot >= len(segments[at].points) {
-		grown := make([]*segment[P], max(len(segments), at+1))
-		copy(grown, segments)
+		slots := 1 << shift
 		if at == 0 {
-			slots = min(slots, max(1024, 2<<bits.Len(uint(slot))))
+			slots = min(slots, max(minSegment, 2<<bits.Len(uint(slot))))
 		}
-		seg := s.newSegment(slots)
-		if old := grown[at]; old != nil { // only the first
-			copy(seg.points, old.points)
-			for i := range old.live {
-				seg.live[i].Store(old.live[i].Load())
-			}
-			seg.n = old.n
-			defer s.retire(old)
-		}
-		grown[at] = seg
-		s.segments.Store(&grown)
-		segments = grown
+		s.replace(at, s.newSegment(slots))
+		segments = *s.segments.Load()
 	}
 	seg := segments[at]
 	seg.points[slot] = p
@@ -80,17 +68,50 @@ func (s *store[P]) put(id ID, p P) {
 	seg.n++
 }
 
+// minSegment is the least number of slots of the first segment.
+const minSegment = 1024
+
 func (s *store[P]) drop(id ID) {
 	shift := segmentBits[P]()
 	at, slot := int(id>>shift), int(id)&(1<<shift-1)
-	segments := *s.segments.Load()
-	seg := segments[at]
+	seg := (*s.segments.Load())[at]
 	seg.live[slot>>6].And(^uint64(1 << (slot & 63)))
-	if seg.n--; seg.n == 0 {
-		fewer := append([]*segment[P](nil), segments...)
-		fewer[at] = nil
-		s.segments.Store(&fewer)
-		s.retire(seg)
+	seg.n--
+	if seg.n == 0 {
+		s.replace(at, nil)
+		return
+	}
+	// The first segment gets smaller again. To look whether it can costs
+	// something, so that happens at powers of two only.
+	if slots := len(seg.points); at == 0 && slots > minSegment && seg.n <= slots/8 && seg.n&(seg.n-1) == 0 {
+		for w := slots / 256; w < len(seg.live); w++ {
+			if seg.live[w].Load() != 0 {
+				return
+			}
+		}
+		s.replace(at, s.newSegment(slots/4))
+	}
+}
+
+// replace puts a segment, or none, in the place of another, whose live points it copies.
+// A reader that still has the old one finds there what was live when it began.
+func (s *store[P]) replace(at int, seg *segment[P]) {
+	old := *s.segments.Load()
+	segments := make([]*segment[P], max(len(old), at+1))
+	copy(segments, old)
+	was := segments[at]
+	segments[at] = seg
+	if was != nil && seg != nil {
+		n := min(len(was.points), len(seg.points))
+		copy(seg.points, was.points[:n])
+		for i := range n / 64 {
+			seg.live[i].Store(was.live[i].Load())
+		}
+		seg.n = was.n
+	}
+	s.segments.Store(&segments)
+	if was != nil {
+		s.retire(was)
 	}
 }
 

@@ -1,0 +1,278 @@
+package bktree
+
+import (
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// TestGrowth takes the index through several levels and back, and compares it
+// with a scan of its own store in the middle of builds.
+func TestGrowth(t *testing.T) {
+	t.Run("64", func(t *testing.T) { growth[Point64](t, 16) })
+	t.Run("256", func(t *testing.T) { growth[Point256](t, 63) })
+}
+
+func growth[P Point](t *testing.T, largest int) {
+	rnd := newRand(t)
+	n := sized(30_000)
+	points := distinct(rnd, clustered[P](rnd, n))
+	x := New[P]()
+	m := x.structure.(*multi[P])
+	m.always = true
+	seen := make(map[int]bool)
+	building := 0
+	step := func(i int) {
+		seen[m.level] = true
+		if i%500 != 0 {
+			return
+		}
+		if m.build != nil {
+			building++
+		}
+		for _, k := range kernels() {
+			m.kernel = k
+			likeScan(t, x, shaken(rnd, points[rnd.IntN(n)], rnd.IntN(largest+1)), rnd.IntN(largest+1), rnd.IntN(3))
+		}
+		if i%5000 == 0 || m.build != nil && i%2500 == 0 {
+			check(t, x)
+		}
+	}
+	for i, p := range points {
+		x.Insert(p)
+		step(i)
+	}
+	for radius := range largest + 1 {
+		likeScan(t, x, points[rnd.IntN(n)], radius, 0)
+	}
+	rnd.Shuffle(n, func(i, j int) { points[i], points[j] = points[j], points[i] })
+	for i, p := range points {
+		if _, ok := x.Remove(p); !ok {
+			t.Fatalf("point %d is not there", i)
+		}
+		step(i)
+	}
+	check(t, x)
+	if len(seen) < 4 || building == 0 {
+		t.Errorf("levels %v, %d looks during builds", seen, building)
+	}
+	if b := x.Stats().Bytes; b > 1<<20 {
+		t.Errorf("an empty index holds %d bytes", b)
+	}
+}
+
+// likeScan fails unless a search of the tables finds what a scan of the store finds.
+// Nothing may be writing.
+func likeScan[P Point](t testing.TB, x *Index[P], q P, radius, limit int) {
+	t.Helper()
+	m := x.structure.(*multi[P])
+	want := nearest{radius: radius, limit: limit}
+	m.store.scan(permute(q), &want)
+	wanted, wantCut := want.finish()
+	got, cut := x.Near(q, radius, limit, nil)
+	if !slices.Equal(got, wanted) || cut != wantCut {
+		t.Fatalf("%s: within %d, limit %d: %v, %v\nwant %v, %v", m.kernel.name, radius, limit, got, cut, wanted, wantCut)
+	}
+}
+
+// TestFlood: thousands of points that share words with one another, so that buckets
+// overflow into long chains, which then lose most of their points.
+func TestFlood(t *testing.T) {
+	rnd := newRand(t)
+	x := New[Point256]()
+	m := x.structure.(*multi[Point256])
+	m.always = true
+	for _, p := range clustered[Point256](rnd, 2000) {
+		x.Insert(p)
+	}
+	centre := random[Point256](rnd)
+	crowd := []Point256{}
+	for range sized(20_000) {
+		p := shaken(rnd, centre, rnd.IntN(24))
+		if _, added := x.Insert(p); added {
+			crowd = append(crowd, p)
+		}
+	}
+	look := func() {
+		t.Helper()
+		check(t, x)
+		for _, k := range kernels() {
+			m.kernel = k
+			for _, q := range []Point256{centre, crowd[rnd.IntN(len(crowd))], random[Point256](rnd)} {
+				for _, radius := range []int{0, 3, 17, 31, 40, 63} {
+					likeScan(t, x, q, radius, 0)
+					likeScan(t, x, q, radius, 1+rnd.IntN(100))
+				}
+			}
+		}
+	}
+	used := 0
+	for c := range m.words {
+		used = max(used, m.tables[c].Load().used)
+	}
+	if used < sized(100) {
+		t.Errorf("%d blocks beside the buckets: no flood", used)
+	}
+	look()
+	for _, p := range crowd[:len(crowd)*9/10] {
+		x.Remove(p)
+	}
+	look()
+	for _, p := range crowd[:len(crowd)/2] { // into the lanes that are free again
+		x.Insert(p)
+	}
+	look()
+}
+
+// TestMillions: random operations at every radius while readers look on, whose
+// searches must find what is there for good.
+func TestMillions(t *testing.T) {
+	deadline := time.Now().Add(8 * time.Second)
+	if testing.Short() {
+		deadline = time.Now().Add(time.Second)
+	}
+	var operations atomic.Int64
+	t.Run("64", func(t *testing.T) { millions[Point64](t, deadline.Add(-4*time.Second), 16, &operations) })
+	t.Run("256", func(t *testing.T) { millions[Point256](t, deadline, 63, &operations) })
+	t.Logf("%d operations", operations.Load())
+}
+
+func millions[P Point](t *testing.T, deadline time.Time, largest int, operations *atomic.Int64) {
+	const (
+		fixed = 2000
+		loose = 6000
+	)
+	rnd := newRand(t)
+	points := distinct(rnd, clustered[P](rnd, fixed+loose))
+	x := New[P]()
+	m := x.structure.(*multi[P])
+	m.always = true
+	ids := make(map[P]ID)
+	for _, p := range points[:fixed] {
+		ids[p], _ = x.Insert(p)
+	}
+	var stop atomic.Bool
+	var wait sync.WaitGroup
+	for reader := range 2 {
+		seed := rnd.Uint64()
+		wait.Go(func() {
+			rnd := rand.New(rand.NewPCG(seed, uint64(reader)))
+			var dst []Neighbour
+			for ; !stop.Load(); operations.Add(1) {
+				p := points[rnd.IntN(fixed)]
+				radius := rnd.IntN(largest + 1)
+				q := shaken(rnd, p, rnd.IntN(radius+1))
+				dst, _ = x.Near(q, radius, 0, dst[:0])
+				count := 0
+				for _, n := range dst {
+					if n.Distance > radius {
+						t.Errorf("distance %d beyond %d", n.Distance, radius)
+					}
+					if n.ID == ids[p] && n.Distance == Distance(p, q) {
+						count++
+					}
+				}
+				if count != 1 {
+					t.Errorf("a point that stays is found %d times within %d", count, radius)
+					return
+				}
+				if id, ok := x.Find(p); !ok || id != ids[p] {
+					t.Errorf("Find = %d, %v, want %d", id, ok, ids[p])
+				}
+				if got, ok := x.Point(ids[p]); !ok || got != p {
+					t.Errorf("Point = %v, %v, want %v", got, ok, p)
+				}
+			}
+		})
+	}
+	in := make([]bool, loose)
+	target := loose / 2
+	for i := 0; i%512 != 0 || time.Now().Before(deadline) && !t.Failed(); i++ {
+		if i%20_000 == 0 { // growing, shrinking, and between
+			target = []int{0, loose, loose / 2, 10}[rnd.IntN(4)]
+		}
+		j := rnd.IntN(loose)
+		if rnd.IntN(3) == 0 { // any
+			in[j] = !in[j]
+		} else {
+			in[j] = j < target
+		}
+		p := points[fixed+j]
+		_, there := x.Find(p)
+		if in[j] {
+			if _, added := x.Insert(p); added == there {
+				t.Errorf("Insert of a point: found %v, added %v", there, added)
+			}
+		} else if _, removed := x.Remove(p); removed != there {
+			t.Errorf("Remove of a point: found %v, removed %v", there, removed)
+		}
+		operations.Add(1)
+		if i%256 == 0 { // the readers do not write
+			likeScan(t, x, shaken(rnd, p, rnd.IntN(largest+1)), rnd.IntN(largest+1), rnd.IntN(4))
+		}
+	}
+	stop.Store(true)
+	wait.Wait()
+	check(t, x)
+}
+
+// TestIDsWait: an ID that a reader may have in hand is not given to another point.
+func TestIDsWait(t *testing.T) {
+	x := New[Point256]()
+	a, b, c := Point256{1}, Point256{2}, Point256{3}
+	x.Insert(a)
+	r := x.begin()
+	x.Remove(a)
+	if id, _ := x.Insert(b); id != 1 {
+		t.Errorf("while a reader runs the ID is %d, want 1", id)
+	}
+	x.end(r)
+	if id, _ := x.Insert(c); id != 0 {
+		t.Errorf("after the reader the ID is %d, want 0", id)
+	}
+	check(t, x)
+}
+
+// TestReaders: as many announcements as there are readers at a time, used again.
+func TestReaders(t *testing.T) {
+	var rs readers
+	before := rs.retire()
+	a := rs.enter(nil)
+	after := rs.retire()
+	b := rs.enter(a) // the hint is taken
+	if a == b || rs.oldest() <= before || rs.oldest() > after {
+		t.Fatalf("oldest is %d, want in (%d, %d]", rs.oldest(), before, after)
+	}
+	a.exit()
+	if rs.oldest() <= after {
+		t.Errorf("oldest is %d, want above %d", rs.oldest(), after)
+	}
+	if c := rs.enter(nil); c != a {
+		t.Error("an idle announcement is not used again")
+	}
+}
+
+// TestMappedMemoryGoesWithTheIndex: an Index has no Close.
+func TestMappedMemoryGoesWithTheIndex(t *testing.T) {
+	rnd := newRand(t)
+	before := mappedBytes.Load()
+	x := New[Point256]()
+	for _, p := range clustered[Point256](rnd, sized(80_000)) {
+		x.Insert(p)
+	}
+	held := mappedBytes.Load() - before
+	t.Logf("%d bytes mapped", held)
+	runtime.KeepAlive(x)
+	x = nil
+	for start := time.Now(); mappedBytes.Load() > before && time.Since(start) < 10*time.Second; {
+		runtime.GC()
+		runtime.Gosched()
+	}
+	if left := mappedBytes.Load() - before; left > 0 {
+		t.Errorf("%d of %d bytes are still mapped", left, held)
+	}
+}

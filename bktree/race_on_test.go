@@ -1,0 +1,5 @@
+//go:build race
+
+package bktree
+
+const raceBuild = true
