@@ -81,10 +81,10 @@ func (s *store[P]) drop(id ID) {
 		s.replace(at, nil)
 		return
 	}
-	// The first segment gets smaller again. To look whether it can costs
-	// something, so that happens at powers of two only.
-	if slots := len(seg.points); at == 0 && slots > minSegment && seg.n <= slots/8 && seg.n&(seg.n-1) == 0 {
-		for w := slots / 256; w < len(seg.live); w++ {
+	// The first segment gets smaller again, once nothing is left in the upper
+	// three quarters.
+	if slots := len(seg.points); at == 0 && slots > minSegment && seg.n <= slots/8 {
+		for w := len(seg.live) - 1; w >= slots/256; w-- {
 			if seg.live[w].Load() != 0 {
 				return
 			}
