@@ -165,12 +165,21 @@ func (x *exact[P]) rebuild(sh *shard, id ID, points structure[P]) *slots {
 	}
 	s := &slots{idBits: idBits, slot: make([]uint32, max(minSlots, (sh.live+1)*13/10))}
 	if old != nil {
-		for i := range old.slot {
+		id := func(i int) (ID, bool) {
 			v := old.slot[i]
-			if v == emptySlot || v == vacatedSlot {
+			return ID(v&(1<<old.idBits-1)) - firstID, v != emptySlot && v != vacatedSlot
+		}
+		const ahead = 16 // slots whose points are on their way
+		for i := range old.slot {
+			if i+ahead < len(old.slot) {
+				if id, ok := id(i + ahead); ok {
+					points.fetch(id)
+				}
+			}
+			id, ok := id(i)
+			if !ok {
 				continue
 			}
-			id := ID(v&(1<<old.idBits-1)) - firstID
 			p, _ := points.at(id)
 			s.put(x.hash(p), id)
 		}

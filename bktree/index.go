@@ -34,7 +34,8 @@ type Stats struct {
 // Calls of expect, put, drop and bytes come one at a time; near and at run beside them,
 // announced as readers.
 type structure[P Point] interface {
-	expect(p P) // put may follow
+	expect(p P)  // put or drop may follow
+	fetch(id ID) // at may follow; for the writer
 	put(id ID, p P)
 	drop(id ID, p P)
 	near(q P, into *nearest)

@@ -90,6 +90,8 @@ func newMulti[P Point](rs *readers) *multi[P] {
 
 func (m *multi[P]) at(id ID) (P, bool) { return m.store.at(id) }
 
+func (m *multi[P]) fetch(id ID) { m.store.fetch(id) }
+
 // expect fetches what put is going to write to.
 func (m *multi[P]) expect(p P) {
 	if m.kernel.fetch == nil || m.level < 0 {

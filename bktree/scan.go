@@ -40,6 +40,7 @@ func newScan[P Point]() *scan[P] {
 }
 
 func (s *scan[P]) expect(P) {}
+func (s *scan[P]) fetch(ID) {}
 
 func (s *scan[P]) put(id ID, p P) {
 	chunks := *s.chunks.Load()

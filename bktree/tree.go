@@ -53,6 +53,7 @@ const (
 func newTree[P Point]() *tree[P] { return &tree[P]{held: make(map[ID]P)} }
 
 func (t *tree[P]) expect(P) {}
+func (t *tree[P]) fetch(ID) {}
 
 func (t *tree[P]) put(id ID, p P) {
 	t.mu.Lock()
