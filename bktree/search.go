@@ -37,14 +37,28 @@ const (
 	fetchLines = 384
 )
 
-// cost estimates, in nanoseconds, on the machine of the package comment. Only their
-// ratio counts, and only where it is near one.
+// Estimates, in nanoseconds, on the machine of the package comment. Only their
+// ratios count, and only for sets and radii where it is a near thing.
 const (
-	costBucket = 5   // of looking at a bucket of one line
-	costLine   = 3   // of each further line
-	costQuery  = 300 // of a search of the tables whatever it finds
-	costPoint  = 1   // of a point in the scan
+	costQuery     = 300 // of a search of the tables, whatever it finds
+	costBucket    = 5   // of looking at a bucket of one line
+	costLine      = 3   // of each further line
+	costCandidate = 25  // of verifying one
+	costPoint64   = 0.6 // of a point in the scan
+	costPoint256  = 1.1
+	costWhole256  = 1.8 // beyond the radius where half of a point decides
 )
+
+// costScan is what a scan of one point costs.
+func costScan(words, radius int) float64 {
+	switch {
+	case words == 4:
+		return costPoint64
+	case radius <= halfway:
+		return costPoint256
+	}
+	return costWhole256
+}
 
 func (m *multi[P]) near(q P, into *nearest) {
 	s := into.search
@@ -53,7 +67,7 @@ func (m *multi[P]) near(q P, into *nearest) {
 		into.search = s
 	}
 	split := splitFor(m.words, into.radius)
-	if split == nil || !m.prepare(q, split, s) {
+	if split == nil || !m.prepare(q, split, into.radius, s) {
 		m.store.scan(q, into)
 		return
 	}
@@ -63,11 +77,11 @@ func (m *multi[P]) near(q P, into *nearest) {
 
 // prepare fills in the sweeps, one for each word that has a threshold. It
 // reports whether to go on: not without tables, nor when the scan is cheaper.
-func (m *multi[P]) prepare(q P, split *split, s *search) bool {
+func (m *multi[P]) prepare(q P, split *split, radius int, s *search) bool {
 	var w [maxWords + 1]uint16
 	cut(&q, &w)
 	n := int(m.n.Load())
-	cost := costQuery
+	cost := float64(costQuery)
 	for c := range m.words {
 		if split[c] < 0 {
 			s.sweeps[c].n = 0
@@ -80,7 +94,9 @@ func (m *multi[P]) prepare(q P, split *split, s *search) bool {
 		b := balls[t.bits]
 		buckets := b.size[split[c]]
 		used := min((n>>t.bits)/lanes+1, t.lines)
-		cost += buckets * (costBucket + (used-1)*costLine)
+		allow := int(split[c] + split[c+1] + 1)
+		cost += float64(buckets*(costBucket+(used-1)*costLine)) +
+			float64(n>>t.bits+1)*b.pass[split[c]][allow]*costCandidate
 		s.tables[c] = t
 		s.sweeps[c] = sweep{
 			fps:      unsafe.Pointer(&t.fps[0]),
@@ -89,7 +105,7 @@ func (m *multi[P]) prepare(q P, split *split, s *search) bool {
 			key:      t.address(w[c]),
 			lines:    t.lines,
 			fp:       int(w[c+1]),
-			allow:    int(split[c] + split[c+1] + 1),
+			allow:    allow,
 			capacity: t.capacity(),
 			ahead:    used,
 		}
@@ -97,7 +113,7 @@ func (m *multi[P]) prepare(q P, split *split, s *search) bool {
 			s.hits = make([]hit, need)
 		}
 	}
-	return cost < n*costPoint || m.always
+	return cost < float64(n)*costScan(m.words, radius) || m.always
 }
 
 // sweep searches the tables. The lines of some words are fetched ahead of the

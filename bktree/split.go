@@ -64,6 +64,10 @@ func (s *split) starts(d *[maxWords + 1]int8, words int) int {
 type ball struct {
 	flips []uint32
 	size  [maxThreshold + 1]int // keys within each threshold
+
+	// By threshold and allowance: how many candidates to expect from the keys
+	// within the threshold for each point in a bucket, were the bits random.
+	pass [maxThreshold + 1][2*maxThreshold + 2]float64
 }
 
 // balls by the width of the keys; only the widths of levels are filled.
@@ -86,6 +90,22 @@ func newBall(width int) *ball {
 			}
 		}
 		b.size[k] = len(b.flips)
+	}
+	// within[d]: 16-bit words at distance d or less from one, as a part of all.
+	var within [2*maxThreshold + 2]float64
+	for d, c, sum := 0, 1, 0; d < len(within); d++ {
+		sum += c
+		within[d] = float64(sum) / (1 << wordBits)
+		c = c * (wordBits - d) / (d + 1)
+	}
+	for threshold := range b.pass {
+		for allow := range b.pass[threshold] {
+			for _, flip := range b.flips[:b.size[threshold]] {
+				if k := int(flip >> 16); k <= allow {
+					b.pass[threshold][allow] += within[allow-k]
+				}
+			}
+		}
 	}
 	return b
 }
