@@ -307,3 +307,52 @@ func BenchmarkFind(b *testing.B) {
 		i++
 	}
 }
+
+// BenchmarkFlood crowds a twentieth of the points round one, inserts another 50,000
+// times, and asks the queries of the workload and the centre of the crowd in turns
+// with an index without either.
+func BenchmarkFlood(b *testing.B) {
+	for _, n := range benchSizes(b) {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			points, queries := workload[Point256](n, 20_000, 31)
+			calm := filled(points)
+			r := rand.New(rand.NewPCG(43, 0))
+			centre := balanced[Point256](r)
+			for i := range n / 20 {
+				points[n-1-i] = balance(r, shaken(r, centre, r.IntN(41)))
+			}
+			flooded := filled(points)
+			for range 50_000 {
+				flooded.Insert(points[0])
+			}
+			var with, without, at []time.Duration
+			var dst []Neighbour
+			ask := func(x *Index[Point256], q Point256, took *[]time.Duration) {
+				start := time.Now()
+				dst, _ = x.Near(q, 31, 0, dst[:0])
+				*took = append(*took, time.Since(start))
+			}
+			i := 0
+			for b.Loop() {
+				q := queries[i%len(queries)]
+				if i++; i/1000%2 == 0 {
+					ask(flooded, q, &with)
+				} else {
+					ask(calm, q, &without)
+				}
+				if i%1000 == 0 {
+					ask(flooded, centre, &at)
+				}
+			}
+			if len(at) < 2 {
+				return
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(quantile(without, 0.5))/1e3, "calm-p50-us")
+			b.ReportMetric(float64(quantile(with, 0.5))/1e3, "flooded-p50-us")
+			b.ReportMetric(float64(quantile(without, 0.95))/1e3, "calm-p95-us")
+			b.ReportMetric(float64(quantile(with, 0.95))/1e3, "flooded-p95-us")
+			b.ReportMetric(float64(quantile(at, 0.5))/1e3, "centre-us")
+		})
+	}
+}

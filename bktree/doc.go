@@ -2,58 +2,112 @@
 // all of them and nothing else. It knows points of 64 and of 256 bits, such as
 // a pHash and a PDQ hash, and nothing of what they stand for.
 //
-// # What is inside
+// # The tree, and why it is not enough
 //
-// An [Index] is a hash table from points to their IDs, which answers Find and
-// radius 0, and a structure that searches. There are two of these behind one
-// small interface, and tests race them against each other and against a model:
+// A BK-tree (W. A. Burkhard and R. M. Keller, "Some approaches to best-match file
+// searching", Communications of the ACM 16(4), 1973) files the points below a
+// node by their distance from it. When the query is at distance d from the node,
+// whatever lies within r of the query is filed under a distance from d-r to d+r,
+// by the triangle inequality, and the rest need not be looked at.
 //
-//   - The tree is a BK-tree (W. A. Burkhard and R. M. Keller, "Some approaches
-//     to best-match file searching", Communications of the ACM 16(4), 1973).
-//   - The scan compares the query with every point there is.
-//
-// New uses the scan, which needs an explanation in a package of this name.
-//
-// # Why not the tree
-//
-// A BK-tree files the points below a node by their distance from it. When the
-// query is at distance d from the node, whatever lies within r of the query is
-// filed under a distance from d-r to d+r, and the rest need not be looked at.
 // That saves work if distances differ by more than r. Between unrelated hashes
-// of 256 bits they do not: each bit differs or not as a coin falls, so
-// distances crowd round 128 with a standard deviation of 8. At PDQ's customary
-// radius of 31 the range from d-31 to d+31 is nearly all of them: the search
-// visits 96 nodes in 100, each wherever in memory it happened to be put, while
-// the scan reads memory from one end to the other and needs a nanosecond or two
-// for a point.
+// of 256 bits they do not: each bit differs or not as a coin falls, so distances
+// crowd round 128 with a standard deviation of 8. At PDQ's customary radius of 31
+// the range from d-31 to d+31 is nearly all of them: the search visits 96 nodes in
+// 100, each wherever in memory it happened to be put, and is a hundred times slower than
+// a loop over all points. The tree wins at a radius of 1 or 2 bits only.
 //
-// Microseconds for one Near among a million points, a tenth of them in clusters,
-// half of the queries near a stored point; one thread of an AMD Zen 5 (virtual),
-// Go 1.26, by "go test -bench Near":
+// # Words instead of points
 //
-//	              radius     1      2      3      8     15      31      63
-//	 64 bits      tree      39    340  1,570 41,000
-//	              scan     890    890    930  1,020
-//	256 bits      tree            130        10,900 81,000 157,000 151,000
-//	              scan          1,470         1,500  1,360   1,530   2,000
+// So cut the points into words of 16 bits: 16 of them, or 4. If two points differ in
+// at most 31 bits, then in at least one of the 16 words they differ in at most one
+// bit, for 16 words with two differing bits each would make 32. This is the
+// pigeonhole principle, and the index is known as multi-index hashing (M. Norouzi, A.
+// Punjani and D. J. Fleet, "Fast search in Hamming space with multi-index
+// hashing", CVPR 2012). For each word there is a table from its value to the
+// points that have it; a search looks up the query's own value and the 16 that differ in one bit,
+// in 16 tables: 272 small buckets instead of all points. It is a forest of BK-trees
+// over the words, if one likes, whose walk at radius 1 is known beforehand.
 //
-// So the tree wins at a radius of 1 or 2 bits of 64, and up to about 4 of 256.
-// Perceptual hashes are searched at 8 to 10 of 64 and at 31 of 256, and there
-// the scan is forty and a hundred times faster. Keeping a tree as well for the
-// few bits would double the memory and make a change some six times slower (1.1
-// to 1.5 against 0.2 microseconds), for radii nobody asks for; so the rule is:
-// radius 0 from the hash table, every other radius from the scan.
+// # The ring
 //
-// Before each bits.OnesCount64, Go asks whether the processor has the
-// instruction. A binary built with GOAMD64=v2 does not ask, and its scan takes
-// two thirds of the time or less.
+// Among a million points those buckets hold some 4,000, and to verify each of
+// them is an access to memory that nobody foresaw. Most are spared it by a stronger
+// form of the principle (J. Qin and C. Xiao, "Pigeonring: a principle for faster
+// thresholded similarity search", PVLDB 12(1), 2018): not only is some
+// word within its bound, but some word and the next after it together are within
+// theirs. So beside each point in a bucket lie the 16 bits of its next word, its
+// fingerprint, to be compared first. Of 4,000 candidates some 20 are left.
+//
+// To be exact about it, let word c of n have threshold t(c), an integer of -1 or more,
+// such that the sum of all t(c)+1 is r+1. Let d(c) be the number of bits in which
+// two points differ in word c, and x(c) = d(c) - t(c) - 1. If the points are
+// within r, then the sum of all x(c) is at most r - (r+1) < 0. Go round the ring of words
+// again and again and add up x(c): since each round loses, there is a last position
+// at which the running sum is as large as it ever is. Start from the word s that follows it:
+// every sum of consecutive x(s), x(s+1), ... is negative. The first of them
+// says d(s) <= t(s), and the first two d(s) + d(s+1) <= t(s) + t(s+1) + 1. So to
+// look up every word with t >= 0 in the ball of radius t(c), and there to keep the points
+// whose next word differs in at most t(c) + t(c+1) + 1 - d(c) bits, misses nothing. A
+// word with t = -1 cannot be such a start and is not looked up. Nothing in this
+// needs the thresholds to be equal, so every radius has its own: 31 is 1 for
+// every word, 7 is 0 for half of them and 8 lookups in all, 63 is 3 for every
+// word and 11,152 lookups. Beyond some radius, which depends on the number of
+// points, a scan is cheaper; Near estimates both and takes it then.
+//
+// A point can be found from several words. It is reported from the first of those that
+// satisfy both conditions, and so once. Every candidate is judged by its full
+// distance in the end: whatever the tables say, nothing too far is reported.
+//
+// # What the machine likes
+//
+// A bucket is a cache line of 32 fingerprints, or several lines, at a place that
+// follows from the word: no pointer leads to it. All lines of a search are asked for
+// before the first is looked at, so it waits for memory once and not 272 times; then a line is
+// compared in four instructions by the AVX-512 kernel, in some twenty with AVX2. IDs
+// and points are fetched ahead in the same way. The arrays lie in huge pages outside the Go heap, where
+// the system has them. Points are permuted by a fixed permutation of bits before they
+// are cut, because real hashes are not random; see permute.
+//
+// With few points a table is keyed by the upper 7, 10 or 13 bits of the word, so that
+// buckets are never nearly empty: that is the same search with a ball in fewer
+// dimensions, and the conditions hold, as dropping bits makes no distance larger. Below 1,500 points
+// there are no tables, and Near scans. Tables grow one at a time, a
+// few buckets with each insert.
+//
+// # Readers and the writer
+//
+// Writers take turns. Readers take no lock at all: the writer changes tables in place, in an
+// order that makes sense at every moment (see table), and a reader announces
+// itself (see readers), so that neither an ID nor memory that it may have in
+// hand is used for something else before it is finished. No entry moves while it can
+// be looked for: a table that is to have another shape is made anew beside the
+// old one and then put in its place.
 //
 // # What to expect
 //
-// The scan's time grows with the number of points: 17 ms among ten million.
-// An index takes 80 to 130 bytes for a point of 256 bits, 32 of them in the scan
-// and the rest in the hash table. Memory of removed points comes back: a chunk of the scan when
-// its 4096 points are gone, a part of the table when three quarters of it are.
-// New points fill the lowest gaps first. What remains is some 600 bytes for
-// each chunk there ever was.
+// Microseconds for one Near, the median; points and queries as in the
+// benchmarks: a tenth of the points in clusters, half of the queries near a stored
+// one. Two cores of an AMD Zen 5 (virtual, and shared with other work, which made
+// memory two to three times slower than when it is idle), Go 1.26; loop is the plain loop over a slice
+// of points with bits.OnesCount64, in the same run.
+//
+//	                 points      loop     index   ratio
+//	256 bits, r=31     100k       160       2.5      64
+//	                     1M     1,750       6.0     290
+//	                    10M    27,000      26     1,000
+//	256 bits at 1M    r=0:0.5  7:1.2  15:1.9  23:4.1  39:21  47:44  55:126
+//	 64 bits at 1M    r=0:0.4  4:0.9  8:2.9  10:7.3  12:14  16:111
+//
+// Without vector instructions, but fetching ahead, r=31 takes 16 at 1M; in pure
+// Go on other architectures some 50 on the same machine. The tree needs 157,000.
+//
+// A point of 256 bits takes 240 bytes at a million and 159 at ten million, all told; just after
+// the tables have grown it may be 350. An insert takes one to three
+// microseconds. Memory comes back when points are removed: tables shrink when a
+// quarter of a smaller size would do, segments of the store go when they are empty, and
+// new points fill the lowest gaps first.
+//
+// Near-copies of one point, however many, share its buckets, which then go on in
+// chains: they slow down searches near that point.
 package bktree

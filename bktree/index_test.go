@@ -311,6 +311,41 @@ func TestNearestInAnyOrder(t *testing.T) {
 	}
 }
 
+// TestCrowd: many results are sorted in another way than few.
+func TestCrowd(t *testing.T) {
+	rnd := newRand(t)
+	for _, n := range []int{crowd - 1, crowd, crowd + 1, 100 * crowd} {
+		for _, limit := range []int{0, n / 2, n + 1} {
+			mark := Neighbour{7, -7}
+			var into nearest
+			into.begin(256, limit, []Neighbour{mark})
+			want := make([]Neighbour, n)
+			for i := range want {
+				want[i] = Neighbour{ID(i), rnd.IntN(4) * rnd.IntN(65)}
+				if want[i].Distance == 192 {
+					want[i].Distance = 256
+				}
+			}
+			if limit == 0 { // otherwise in order, as from the scan
+				rnd.Shuffle(n, func(i, j int) { want[i], want[j] = want[j], want[i] })
+			}
+			for _, w := range want {
+				if w.Distance <= into.radius {
+					into.add(w.ID, w.Distance)
+				}
+			}
+			slices.SortFunc(want, nearer)
+			if limit > 0 && limit < n {
+				want = want[:limit]
+			}
+			got, truncated := into.finish()
+			if got[0] != mark || !slices.Equal(got[1:], want) || truncated != (limit > 0 && limit < n) {
+				t.Fatalf("%d results, limit %d: not sorted, or truncated wrongly (%v)", n, limit, truncated)
+			}
+		}
+	}
+}
+
 func TestNearDoesNotAllocate(t *testing.T) {
 	rnd := newRand(t)
 	x := New[Point256]()

@@ -1,7 +1,6 @@
 package bktree
 
 import (
-	"math/bits"
 	"sync/atomic"
 	"unsafe"
 )
@@ -94,11 +93,4 @@ func sweepGo(s *sweep, hits *hit, full *uint32) (nhits, nfull int) {
 		}
 	}
 	return nhits, nfull
-}
-
-// each calls visit for every lane of a hit.
-func (h hit) each(visit func(lane int)) {
-	for m := h.mask; m != 0; m &= m - 1 {
-		visit(int(h.line)*lanes + bits.TrailingZeros32(m))
-	}
 }

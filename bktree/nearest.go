@@ -15,7 +15,8 @@ type nearest struct {
 	limit     int // 0 or less: none
 	truncated bool
 
-	search *search // what multi keeps between searches
+	spare  []Neighbour // of sortCrowd
+	search *search     // what multi keeps between searches
 }
 
 // slack is the least number of points kept beyond the limit, so that a small
@@ -35,15 +36,48 @@ func (n *nearest) add(id ID, distance int) {
 // cut sorts what was found and drops what is beyond the limit.
 func (n *nearest) cut() {
 	ours := n.found[n.start:]
-	slices.SortFunc(ours, func(a, b Neighbour) int {
-		if c := cmp.Compare(a.Distance, b.Distance); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.ID, b.ID)
-	})
+	if len(ours) < crowd {
+		slices.SortFunc(ours, nearer)
+	} else {
+		n.sortCrowd(ours)
+	}
 	if n.limit > 0 && len(ours) > n.limit {
 		n.found = n.found[:n.start+n.limit]
 		n.truncated = true
+	}
+}
+
+func nearer(a, b Neighbour) int {
+	return cmp.Or(cmp.Compare(a.Distance, b.Distance), cmp.Compare(a.ID, b.ID))
+}
+
+// crowd is how many results are sorted by counting their distances first.
+const crowd = 512
+
+// sortCrowd sorts in linear time what comes in the order of its IDs, as a crowd
+// does: it comes from the scan. To put results in place by their distance keeps that order.
+func (n *nearest) sortCrowd(ours []Neighbour) {
+	var end [257]int
+	for _, o := range ours {
+		end[o.Distance]++
+	}
+	for d := 1; d < len(end); d++ {
+		end[d] += end[d-1]
+	}
+	start := end
+	n.spare = append(n.spare[:0], ours...)
+	for i := len(n.spare) - 1; i >= 0; i-- {
+		o := n.spare[i]
+		start[o.Distance]--
+		ours[start[o.Distance]] = o
+	}
+	for d := range end {
+		if same := ours[start[d]:end[d]]; !slices.IsSortedFunc(same, nearer) {
+			slices.SortFunc(same, nearer)
+		}
+	}
+	if len(n.spare) > 64*crowd {
+		n.spare = nil
 	}
 }
 

@@ -1,6 +1,7 @@
 package bktree
 
 import (
+	"math"
 	"math/bits"
 	"sync/atomic"
 	"unsafe"
@@ -14,6 +15,7 @@ type search struct {
 	full       [maxFlips]uint32
 	lanes      []candidate // id is the lane of the table until it is read there
 	candidates []candidate
+	budget     int // candidates left before giving up
 
 	// Of chain: fields, because what a kernel is given escapes.
 	block sweep
@@ -71,7 +73,13 @@ func (m *multi[P]) near(q P, into *nearest) {
 		m.store.scan(q, into)
 		return
 	}
-	m.sweep(q, split, s, into)
+	start, radius := into.start, into.radius
+	if !m.sweep(q, split, s, into) {
+		// A crowd round the query, of which every point is a candidate in many
+		// words. What was found so far is found again.
+		into.begin(radius, into.limit, into.found[:start])
+		m.store.scan(q, into)
+	}
 	clear(s.tables[:m.words])
 }
 
@@ -117,9 +125,15 @@ func (m *multi[P]) prepare(q P, split *split, radius int, s *search) bool {
 }
 
 // sweep searches the tables. The lines of some words are fetched ahead of the
-// one that the kernel is at, so that they are there when it comes to them.
-func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) {
+// one that the kernel is at, so that they are there when it comes to them. It gives up, and
+// returns false, when there are so many candidates that a scan would have been
+// cheaper.
+func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) bool {
 	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
+	s.budget = int(float64(m.n.Load())*costScan(m.words, into.radius)/costCandidate) + maxCandidates
+	if m.always {
+		s.budget = math.MaxInt
+	}
 	fetched, ahead := 0, 0 // words fetched, and lines of those not swept yet
 	for c := range m.words {
 		sw := &s.sweeps[c]
@@ -144,9 +158,13 @@ func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) {
 			for _, flip := range s.full[:full] {
 				m.chain(q, split, c, flip, s, into)
 			}
+			if s.budget < 0 {
+				return false
+			}
 		}
 	}
 	m.verify(q, split, s, into)
+	return true
 }
 
 // chain follows a full bucket to the blocks it goes on in.
@@ -174,8 +192,12 @@ func (m *multi[P]) chain(q P, split *split, c int, flip uint32, s *search, into 
 				}
 			}
 		}
+		s.budget-- // for the block
 		if len(s.candidates) >= maxCandidates {
 			m.verify(q, split, s, into)
+		}
+		if s.budget < 0 {
+			return
 		}
 	}
 }
@@ -204,6 +226,7 @@ func (m *multi[P]) verify(q P, split *split, s *search, into *nearest) {
 	}
 	// Not before the IDs were read: put stores a point before its ID, so these
 	// segments have the points of all candidates.
+	s.budget -= len(s.candidates)
 	segments := *m.store.segments.Load()
 	shift := segmentBits[P]()
 	if m.kernel.fetch != nil {
