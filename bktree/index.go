@@ -10,7 +10,8 @@ import (
 
 // ID is the number an Index gives a point. IDs are dense and small: a new
 // point gets the lowest free one, so a caller can keep data beside the point in
-// a slice. An ID is free to be given again once Remove has returned it.
+// a slice. An ID is free to be given again once Remove has returned it and the
+// lookups that were running then have ended.
 type ID uint32
 
 // Neighbour is a point that Near found.
@@ -23,7 +24,7 @@ type Neighbour struct {
 type Stats struct {
 	Points int   // points in the index
 	IDs    int   // all IDs are below this; it never shrinks
-	Bytes  int64 // memory held, in bytes; the hash table is an estimate
+	Bytes  int64 // memory held, in bytes
 }
 
 // structure is what searches. The Index in front of it decides which points
