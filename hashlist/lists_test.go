@@ -254,8 +254,8 @@ func TestLookupAgainstModel(t *testing.T) {
 		}
 		l := &Lists{fold: f, policy: DefaultPolicy()}
 		var q Query
-		for i := range rapid.IntRange(1, 4).Draw(t, "probes") {
-			q.Probes = append(q.Probes, Probe{Hash: anyHash(t), Index: i})
+		for range rapid.IntRange(1, 6).Draw(t, "probes") {
+			q.Probes = append(q.Probes, Probe{Hash: anyHash(t), Index: rapid.IntRange(0, 2).Draw(t, "frame")})
 		}
 		if rapid.Bool().Draw(t, "one list") {
 			q.Lists = []string{origin + "/lists/0"}
@@ -300,20 +300,21 @@ func modelLookup(world []Statement, q Query) []string {
 			if !strings.Contains(in, fmt.Sprintf("hash %v on %s labels=%v action=%v until=0 by %s\n", h, s.List, s.Labels, s.Action, s.ID)) {
 				continue
 			}
-			best := -1
+			best := map[int]int{} // of each frame
 			for _, p := range q.Probes {
-				if n, ok := p.Hash.Distance(h); ok && n <= int(d.Radii[h.Algorithm()]) && (best < 0 || n < best) {
-					best = n
+				n, ok := p.Hash.Distance(h)
+				if was, known := best[p.Index]; ok && n <= int(d.Radii[h.Algorithm()]) && (!known || n < was) {
+					best[p.Index] = n
 				}
 			}
-			if best >= 0 {
+			for _, n := range best {
 				action := s.Action
 				if action == 0 {
 					action = d.Action
 				}
 				labels := slices.Concat(d.Labels, s.Labels)
 				slices.Sort(labels)
-				found = append(found, fmt.Sprintf("%s %v %d %v %v", s.ID, h.Algorithm(), best, action, slices.Compact(labels)))
+				found = append(found, fmt.Sprintf("%s %v %d %v %v", s.ID, h.Algorithm(), n, action, slices.Compact(labels)))
 			}
 		}
 	}
@@ -397,6 +398,8 @@ func TestVerdicts(t *testing.T) {
 		{"harmless but further", []Statement{add("ban", pdq(0)), add("harmless", pdq(5))}, probe(pdq(1)), VerdictReject, 2, 0},
 		{"harmless by another algorithm", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, PHash))}, probe(pdq(0), hashAt(t, PHash)), VerdictReject, 2, 0},
 		{"the very file is harmless", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, SHA256))}, probe(pdq(0), hashAt(t, SHA256)), VerdictAllow, 2, 1},
+		{"a harmless frame beside a banned one", []Statement{add("ban", pdq(0)), add("harmless", pdq(100))}, probe(pdq(100), pdq(0)), VerdictReject, 2, 0},
+		{"a harmless frame nearer than another's ban", []Statement{add("ban", pdq(10)), add("harmless", pdq(0))}, probe(pdq(0), pdq(8)), VerdictReject, 4, 1},
 		{"only harmless", []Statement{add("harmless", pdq(0))}, probe(pdq(0)), VerdictAllow, 1, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -442,6 +445,7 @@ func TestLookupLimit(t *testing.T) {
 	}
 	// A picture and its complement: the nearest probe of one hash is reported.
 	q = probe(hashAt(t, PDQ, first(20)...), hashAt(t, PDQ, first(19)...))
+	q.Probes[1].Index = 0
 	q.Lists = []string{origin + "/lists/ban"}
 	if r := l.Lookup(q); len(r.Matches) != 1 || r.Matches[0].Distance != 0 || r.Matches[0].Probe.Index != 0 || r.Truncated {
 		t.Errorf("%+v", r)

@@ -21,12 +21,12 @@ type Query struct {
 // and of each frame the dihedral set of its PDQ hash and their complements.
 type Probe struct {
 	Hash      Hash
-	Index     int    // the caller's own number, returned in Match
+	Index     int    // the caller's number of the frame or picture it is of, returned in Match
 	Transform string // the caller's own word for how the picture was turned, returned in Match
 }
 
 // Match is one listed hash within its list's radius of a probe. If several
-// probes come near one listed hash, the nearest of them is reported.
+// probes of one frame come near it, the nearest of them is reported.
 type Match struct {
 	Probe      Probe
 	Distance   int // Hamming distance in bits
@@ -68,10 +68,11 @@ type candidate struct {
 // all of it, also from matches beyond the query's limit.
 //
 // A match is suppressed by a hash on a list whose action is Accept, if that
-// hash is no further from the same picture by the same algorithm: what is
-// banned at distance 3 stays banned although something harmless lies at
-// distance 5. A SHA-256 that is known to be harmless suppresses everything,
-// because it is the very file.
+// hash is no further from the same frame (the probes of one Index) by the same
+// algorithm: what is banned at distance 3 stays banned although something
+// harmless lies at distance 5, and a harmless frame says nothing of the one behind
+// it. A SHA-256 that is known to be harmless suppresses everything, because it is
+// the very file.
 func (l *Lists) Lookup(q Query) Result {
 	now := time.Now().Unix()
 	l.mu.RLock()
@@ -107,10 +108,15 @@ func (l *Lists) Lookup(q Query) Result {
 	return r
 }
 
-// candidates finds the postings in force within their lists' radii, each once.
+// candidates finds the postings in force within their lists' radii, each once for
+// each frame.
 func (f *fold) candidates(q Query, now int64) []candidate {
 	var found []candidate
-	var at map[uint32]int // posting to its place in found
+	type place struct {
+		posting uint32
+		frame   int
+	}
+	var at map[place]int // where in found
 	var near []bktree.Neighbour
 	for i, probe := range q.Probes {
 		a := probe.Hash.alg
@@ -128,10 +134,10 @@ func (f *fold) candidates(q Query, now int64) []candidate {
 				}
 				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance}
 				if at == nil {
-					at = make(map[uint32]int)
+					at = make(map[place]int)
 				}
-				if j, known := at[c.posting]; !known {
-					at[c.posting] = len(found)
+				if j, known := at[place{c.posting, probe.Index}]; !known {
+					at[place{c.posting, probe.Index}] = len(found)
 					found = append(found, c)
 				} else if c.distance < found[j].distance {
 					found[j] = c
@@ -148,21 +154,28 @@ func (f *fold) action(c candidate) Action {
 }
 
 func (f *fold) suppress(found []candidate, probes []Probe) {
-	const none = 257
-	harmless := [SHA256 + 1]int{}
-	for a := range harmless {
-		harmless[a] = none
+	type shown struct {
+		frame int
+		alg   Algorithm
 	}
+	harmless := map[shown]int{} // the least distance
+	file := false
 	for _, c := range found {
 		if f.action(c) == Accept {
-			a := probes[c.probe].Hash.alg
-			harmless[a] = min(harmless[a], c.distance)
+			p := &probes[c.probe]
+			at := shown{p.Index, p.Hash.alg}
+			if d, ok := harmless[at]; !ok || c.distance < d {
+				harmless[at] = c.distance
+			}
+			file = file || p.Hash.alg == SHA256
 		}
 	}
 	for i := range found {
 		c := &found[i]
 		if f.action(*c) != Accept {
-			c.suppressed = harmless[SHA256] == 0 || harmless[probes[c.probe].Hash.alg] <= c.distance
+			p := &probes[c.probe]
+			d, ok := harmless[shown{p.Index, p.Hash.alg}]
+			c.suppressed = file || ok && d <= c.distance
 		}
 	}
 }

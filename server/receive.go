@@ -13,6 +13,7 @@ type receiver[T any] struct {
 	idle time.Duration   // for which nothing may come
 	stop <-chan struct{} // ends waiting; nil for never
 	in   chan received[T]
+	end  error // what Recv ended with, which is told again and again
 }
 
 type received[T any] struct {
@@ -50,10 +51,15 @@ func receive[T any](ctx context.Context, s *Server, stream interface{ Recv() (*T
 // next returns the next message, io.EOF when there is none, or why waiting for
 // it ended.
 func (r *receiver[T]) next() (*T, error) {
+	if r.end != nil {
+		// A reader of lines asks once more when the last line has no end.
+		return nil, r.end
+	}
 	timer := time.NewTimer(r.idle)
 	defer timer.Stop()
 	select {
 	case m := <-r.in:
+		r.end = m.err
 		return m.msg, m.err
 	case <-timer.C:
 		return nil, refuse(errIdle, "nothing came for %v", r.idle)
