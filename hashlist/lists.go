@@ -306,6 +306,29 @@ func (l *Lists) Listed(list, issuer string, hashes []Hash) []bool {
 	return listed
 }
 
+// Standing returns the statements of the given issuer by which h is in force on
+// a list, with their terms: ID, Action, Labels, Published and Expires.
+func (l *Lists) Standing(list, issuer string, h Hash) []Statement {
+	now := time.Now().Unix()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var all []Statement
+	l.fold.each(h, func(s *stmt) bool {
+		if s.list.iri == list && s.issuer == issuer && (s.expires == 0 || s.expires > now) {
+			v := Statement{
+				ID: s.id, Issuer: s.issuer, List: s.list.iri, Kind: s.kind, Action: s.action, Labels: s.labels,
+				Published: time.Unix(s.published, 0).UTC(),
+			}
+			if s.expires != 0 {
+				v.Expires = time.Unix(s.expires, 0).UTC()
+			}
+			all = append(all, v)
+		}
+		return true
+	})
+	return all
+}
+
 // InForce returns those of the hashes of an AddHashes statement that have
 // neither been retracted nor lapsed.
 func (l *Lists) InForce(s *Statement) []Hash {

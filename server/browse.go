@@ -1,10 +1,12 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -101,6 +103,8 @@ func (s *Server) entry(r *hashlist.Record) *pb.Entry {
 }
 
 // Export implements the RPC. A hash that two statements list is written twice.
+// What an entry recommends to accept is left out, unless the whole list does: the formats
+// have no word for it, and would have others refuse what is known to be harmless.
 func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportServer) error {
 	s := l.s
 	list, err := s.list(r.GetList())
@@ -111,6 +115,9 @@ func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportSe
 	if err != nil {
 		return refuse(errInvalid, "%v", err)
 	}
+	if list.Action == hashlist.Accept && format.Name == "pytx" {
+		return refuse(errState, "list %s is of what is known to be harmless, and %s would have others refuse it: export it as plain", list.Name, format.Name)
+	}
 	out := &exportWriter{stream: stream}
 	w := format.Write(out, list.Name)
 	for record, err := range s.cfg.Lists.After(stream.Context(), 0, hashlist.Selection{List: list.ID}) {
@@ -120,8 +127,16 @@ func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportSe
 		if record.Statement.Kind != hashlist.AddHashes {
 			continue
 		}
+		action := cmp.Or(record.Statement.Action, list.Action)
+		labels := slices.Concat(list.Labels, record.Statement.Labels)
+		slices.Sort(labels)
+		labels = slices.Compact(labels)
 		for _, h := range s.cfg.Lists.InForce(&record.Statement) {
-			switch err := w.Write(exchange.Row{Hash: h, Quality: -1, Labels: record.Statement.Labels}); {
+			if action == hashlist.Accept && list.Action != hashlist.Accept {
+				out.progress.LeftOut++
+				continue
+			}
+			switch err := w.Write(exchange.Row{Hash: h, Quality: -1, Labels: labels}); {
 			case errors.Is(err, exchange.ErrCannotCarry):
 				out.progress.LeftOut++
 			case err != nil:
@@ -162,12 +177,11 @@ func (l *listService) Watch(r *pb.WatchRequest, stream pb.ListService_WatchServe
 	s := l.s
 	only := hashlist.Selection{Signed: true}
 	if r.GetList() != "" {
-		// A list may be watched before it is defined.
-		iri, err := s.listIRI(r.GetList())
+		list, err := s.list(r.GetList())
 		if err != nil {
 			return err
 		}
-		only.List = iri
+		only.List = list.ID
 	}
 	ctx, cancel := s.untilStopping(stream.Context())
 	defer cancel()

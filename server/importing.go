@@ -298,13 +298,17 @@ func (im *importer) list(batch []exchange.Row) error {
 	return nil
 }
 
-// statements puts rows into statements, those with the same labels together,
-// in their order.
+// statements puts rows into statements, those with the same labels and algorithm
+// together, in their order. Rows are of different pictures, and two algorithms in one
+// statement would be taken for two opinions of one picture.
 func (im *importer) statements(rows []exchange.Row) []hashlist.Statement {
-	slices.SortStableFunc(rows, func(a, b exchange.Row) int { return slices.Compare(a.Labels, b.Labels) })
+	order := func(a, b exchange.Row) int {
+		return cmp.Or(slices.Compare(a.Labels, b.Labels), cmp.Compare(a.Hash.Algorithm(), b.Hash.Algorithm()))
+	}
+	slices.SortStableFunc(rows, order)
 	var all []hashlist.Statement
 	for i, row := range rows {
-		if i == 0 || !slices.Equal(row.Labels, rows[i-1].Labels) || len(all[len(all)-1].Hashes) == hashlist.MaxHashes {
+		if i == 0 || order(row, rows[i-1]) != 0 || len(all[len(all)-1].Hashes) == hashlist.MaxHashes {
 			v := im.model
 			v.Labels = row.Labels
 			all = append(all, v)

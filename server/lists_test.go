@@ -145,6 +145,34 @@ func TestSubmitAndRetract(t *testing.T) {
 		t.Errorf("one more: %v, %v", more, err)
 	}
 
+	// What stands there and says less is neither passed over nor doubled.
+	until := func(d time.Duration) *timestamppb.Timestamp { return timestamppb.New(time.Now().Add(d)) }
+	if _, err := c.Submit(t.Context(), &pb.SubmitRequest{List: "gore", Hashes: texts(h[6:7]), Action: pb.Action_ACTION_ACCEPT}); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Submit(t.Context(), &pb.SubmitRequest{List: "gore", Hashes: texts(h[7:8]), Expires: until(time.Hour)}); err != nil {
+		t.Error(err)
+	}
+	before := n.lists.Seq()
+	for name, r := range map[string]*pb.SubmitRequest{
+		"harmless before": {Hashes: texts(h[6:7])},
+		"banned before":   {Hashes: texts(h[4:5]), Action: pb.Action_ACTION_ACCEPT},
+		"milder before":   {Hashes: texts(h[4:5]), Action: pb.Action_ACTION_DROP},
+		"fewer labels":    {Hashes: texts(h[:1]), Labels: []string{"b"}},
+		"an earlier end":  {Hashes: texts(h[7:9]), Expires: until(2 * time.Hour)},
+		"an end":          {Hashes: texts(h[7:9])},
+	} {
+		r.List = "gore"
+		_, err := c.Submit(t.Context(), r)
+		wantCode(t, name, err, codes.FailedPrecondition)
+	}
+	if again, err := c.Submit(t.Context(), &pb.SubmitRequest{List: "gore", Hashes: texts(h[7:8]), Expires: until(time.Minute)}); err != nil || again.GetAlreadyListed() != 1 {
+		t.Errorf("a sooner end: %v, %v", again, err)
+	}
+	if n.lists.Seq() != before {
+		t.Error("something was listed")
+	}
+
 	retract := func(id string, hashes []string) (*pb.RetractResponse, error) {
 		return c.Retract(t.Context(), &pb.RetractRequest{StatementId: id, Hashes: hashes, Reason: "wrong"})
 	}

@@ -1,9 +1,11 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -99,6 +101,10 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 	if v.Expires, err = expiry(r.GetExpires()); err != nil {
 		return nil, err
 	}
+	if v.Action == hashlist.Accept && list.Action != hashlist.Accept && !callerOf(ctx).scope.includes(ScopeAdmin) {
+		return nil, refuse(errForbidden, "accept on list %s, whose action is %v, suppresses what others listed: this needs a token with scope %s",
+			list.Name, list.Action, ScopeAdmin)
+	}
 	if err := s.validate(v); err != nil {
 		return nil, err
 	}
@@ -107,7 +113,9 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 		return nil, err
 	}
 	defer release()
-	v.Hashes = s.unlisted(list.ID, hashes)
+	if v.Hashes, err = s.unlisted(&v, list.Action); err != nil {
+		return nil, err
+	}
 	answer := &pb.SubmitResponse{AlreadyListed: uint32(len(r.GetHashes()) - len(v.Hashes))}
 	if len(v.Hashes) == 0 {
 		return answer, nil
@@ -138,15 +146,42 @@ func (s *Server) checkQuality(r *pb.SubmitRequest, hashes []hashlist.Hash) error
 	return nil
 }
 
-// unlisted returns the hashes that this node's issuer does not have on the list.
-func (s *Server) unlisted(list string, hashes []hashlist.Hash) []hashlist.Hash {
+// unlisted returns the hashes of v that this node's issuer does not have on the
+// list, whose action is usual. It fails if one is there on terms that say less: to pass over
+// it would lose what the caller says now, and to list it beside would leave both in force.
+func (s *Server) unlisted(v *hashlist.Statement, usual hashlist.Action) ([]hashlist.Hash, error) {
 	var out []hashlist.Hash
-	for i, listed := range s.cfg.Lists.Listed(list, s.cfg.Issuer.Actor(), hashes) {
-		if !listed {
-			out = append(out, hashes[i])
+	for i, h := range v.Hashes {
+		standing := s.cfg.Lists.Standing(v.List, s.cfg.Issuer.Actor(), h)
+		if len(standing) == 0 {
+			out = append(out, h)
+			continue
+		}
+		if !slices.ContainsFunc(standing, func(k hashlist.Statement) bool { return serves(&k, v, usual) }) {
+			k := &standing[0]
+			terms := "for ever"
+			if !k.Expires.IsZero() {
+				terms = "until " + k.Expires.Format(time.RFC3339)
+			}
+			if k.Action != 0 {
+				terms += ", action " + k.Action.String()
+			}
+			if len(k.Labels) > 0 {
+				terms += ", labels " + strings.Join(k.Labels, ", ")
+			}
+			return nil, refuse(errState, "hash %d is on the list on other terms already (%s): retract statement %s first", i+1, terms, k.ID)
 		}
 	}
-	return out
+	return out, nil
+}
+
+// serves reports whether a statement that stands says all that a new one would:
+// an action at least as grave, the labels, and for as long.
+func serves(standing, v *hashlist.Statement, usual hashlist.Action) bool {
+	has, wants := cmp.Or(standing.Action, usual), cmp.Or(v.Action, usual)
+	return has >= wants && (has == hashlist.Accept) == (wants == hashlist.Accept) &&
+		!slices.ContainsFunc(v.Labels, func(l string) bool { return !slices.Contains(standing.Labels, l) }) &&
+		(standing.Expires.IsZero() || !v.Expires.IsZero() && !standing.Expires.Before(v.Expires))
 }
 
 // Retract implements the RPC. What is not in force any more is not retracted
