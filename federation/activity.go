@@ -240,15 +240,17 @@ func parse(document []byte) (hashlist.Statement, error) {
 	o := newObject(document)
 	s := hashlist.Statement{ID: o.text("id"), Issuer: o.text("actor"), List: o.text("target"), Reason: o.text("summary")}
 	s.Published = o.time("published")
-	if nonce, err := base64.RawURLEncoding.Strict().DecodeString(o.text("nonce")); err != nil || len(nonce) != 16 {
+	// The decoder passes over line breaks: a nonce has one spelling, so the length is checked too.
+	nonce := o.text("nonce")
+	if b, err := base64.RawURLEncoding.Strict().DecodeString(nonce); err != nil || len(b) != 16 || len(nonce) != 22 {
 		o.fail("nonce is not 128 bits in base64url")
+	}
+	if o.has("endTime") {
+		s.Expires = o.time("endTime") // Validate refuses it where it has no meaning
 	}
 	switch o.text("type") {
 	case "Add":
 		s.Kind = hashlist.AddHashes
-		if o.has("endTime") {
-			s.Expires = o.time("endTime")
-		}
 		m := newObject(o.values["object"])
 		if m.err == nil && !m.is("MediaHashes") {
 			o.fail("what is added is not MediaHashes")
@@ -260,6 +262,9 @@ func parse(document []byte) (hashlist.Statement, error) {
 		if v := o.values["object"]; len(v) > 0 && v[0] == '{' {
 			m := newObject(v)
 			s.Retracts, s.Hashes = m.text("id"), m.hashes()
+			if m.err == nil && !m.is("Add") {
+				o.fail("what is undone is not an Add")
+			}
 			if m.err == nil && len(s.Hashes) == 0 {
 				o.fail("an Undo of single hashes names none")
 			}

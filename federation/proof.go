@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/json"
@@ -106,10 +107,13 @@ func insert(all []member, m member) []member {
 // verify checks the proof of a canonical document and returns the method it
 // was made with and when. key finds the public key of a method.
 func verify(document []member, key func(method string) (ed25519.PublicKey, error)) (method string, created time.Time, err error) {
-	var raw json.RawMessage
+	var raw, context json.RawMessage
 	for _, m := range document {
-		if m.name == "proof" {
+		switch m.name {
+		case "proof":
 			raw = m.value
+		case "@context":
+			context = m.value
 		}
 	}
 	if raw == nil {
@@ -122,6 +126,10 @@ func verify(document []member, key func(method string) (ed25519.PublicKey, error
 		}
 	}
 	method = o.text("verificationMethod")
+	// One that is left out is the document's (Fedify leaves it out).
+	if o.has("@context") && !bytes.Equal(o.values["@context"], context) {
+		o.fail("proof has another @context than the document")
+	}
 	if o.err == nil {
 		created, o.err = parseTime(o.text("created"))
 	}

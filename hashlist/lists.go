@@ -18,6 +18,7 @@ import (
 type Lists struct {
 	log    Log
 	policy Policy
+	opened time.Time // with its monotonic reading
 
 	mu    sync.RWMutex // guards what follows; held to write for one batch of statements
 	fold  *fold
@@ -60,10 +61,10 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 		return nil, err
 	}
 	l := &Lists{
-		log: log, policy: policy, fold: newFold(), grown: make(chan struct{}),
+		log: log, policy: policy, opened: time.Now(), fold: newFold(), grown: make(chan struct{}),
 		requests: make(chan request), done: make(chan struct{}),
 	}
-	now := time.Now()
+	now := l.steady()
 	for r, err := range log.After(ctx, 0, Selection{}) {
 		if err != nil {
 			return nil, fmt.Errorf("read the log behind statement %d: %w", l.seq, err)
@@ -124,7 +125,7 @@ func (l *Lists) commit(ctx context.Context) {
 			return
 		case <-tick.C:
 			l.mu.Lock()
-			l.fold.lapse(time.Now())
+			l.fold.lapse(l.steady())
 			l.mu.Unlock()
 		case r := <-l.requests:
 			batch := append(make([]request, 0, 8), r)
@@ -142,6 +143,12 @@ func (l *Lists) commit(ctx context.Context) {
 		}
 	}
 }
+
+// steady is the time by a clock that nobody sets: what has lapsed by it is
+// forgotten until the node starts again, and a system clock that jumps to next year
+// and back would otherwise lift every ban that ever ends. Lookups go by the
+// system's clock, which may be set right.
+func (l *Lists) steady() time.Time { return l.opened.Add(time.Since(l.opened)) }
 
 func weight(r request) (n int) {
 	for i := range r.records {
@@ -170,7 +177,7 @@ func (l *Lists) write(batch []request) {
 		return
 	}
 	l.mu.Lock()
-	now := time.Now()
+	now := l.steady()
 	l.fold.lapse(now)
 	for i := range records {
 		l.fold.merge(seqs[i], &records[i].Statement, now)

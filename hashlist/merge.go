@@ -27,7 +27,7 @@ type fold struct {
 	stmts    []stmt // by number
 	byID     map[string]uint32
 	lists    map[string]*list    // by IRI
-	tombs    map[string][]tomb   // by the ID of the statement they retract
+	tombs    map[tombKey]tomb    // what was retracted, before or after it came
 	points   [SHA256 + 1]points  // the distinct hashes in force
 	owners   [SHA256 + 1][]owner // by the points' IDs: the first posting of each
 	postings []posting
@@ -79,17 +79,21 @@ type definition struct {
 	stmt uint32
 }
 
-// tomb is a retraction, waiting for its statement or already done.
-type tomb struct {
-	issuer, list string
-	hashes       []Hash // none for all
-}
+// tombKey is what a retraction must agree with to act.
+type tombKey struct{ statement, issuer, list string }
 
-func (t *tomb) covers(h Hash) bool { return len(t.hashes) == 0 || slices.Contains(t.hashes, h) }
+// tomb is all that was retracted of one statement: the hashes, or nil for all.
+// A set, because an issuer may retract hash by hash a thousand times over.
+type tomb map[Hash]struct{}
+
+func (t tomb) covers(h Hash) bool {
+	_, ok := t[h]
+	return ok || t == nil
+}
 
 func newFold() *fold {
 	return &fold{
-		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[string][]tomb{},
+		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]tomb{},
 		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
 	}
 }
@@ -136,15 +140,10 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	}
 	f.byID[v.id] = n
 	f.stmts = append(f.stmts, v)
-	var tombs []tomb
-	for _, t := range f.tombs[s.ID] {
-		if t.issuer == s.Issuer && t.list == s.List {
-			tombs = append(tombs, t)
-		}
-	}
+	tomb, retracted := f.tombs[tombKey{s.ID, s.Issuer, s.List}]
 	switch s.Kind {
 	case DefineList:
-		if len(tombs) == 0 {
+		if !retracted {
 			v.list.defs = append(v.list.defs, definition{*s.Definition, n})
 			f.redefine(v.list)
 		}
@@ -152,15 +151,15 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 		if v.expires != 0 && v.expires <= now.Unix() {
 			return // known, so that it stays known, but in force no more
 		}
-		f.post(n, s.Hashes, tombs)
+		f.post(n, s.Hashes, tomb, retracted)
 		if f.stmts[n].live > 0 && v.expires != 0 {
 			heap.Push(&f.lapsing, lapse{v.expires, n})
 		}
 	}
 }
 
-// post puts the hashes of statement n into force, but for those in tombs.
-func (f *fold) post(n uint32, hashes []Hash, tombs []tomb) {
+// post puts the hashes of statement n into force, but for those retracted.
+func (f *fold) post(n uint32, hashes []Hash, tomb tomb, retracted bool) {
 	s := &f.stmts[n]
 	s.count = uint32(len(hashes))
 	if blocks := f.free[s.count]; len(blocks) > 0 {
@@ -173,7 +172,7 @@ func (f *fold) post(n uint32, hashes []Hash, tombs []tomb) {
 	for i, h := range hashes {
 		p := &f.postings[s.first+uint32(i)]
 		*p = posting{stmt: n}
-		if slices.ContainsFunc(tombs, func(t tomb) bool { return t.covers(h) }) {
+		if retracted && tomb.covers(h) {
 			continue
 		}
 		p.alg, p.point = h.alg, f.points[h.alg].insert(h)
@@ -194,20 +193,27 @@ func (f *fold) post(n uint32, hashes []Hash, tombs []tomb) {
 }
 
 func (f *fold) retract(r *Statement) {
-	t := tomb{f.intern(r.Issuer), f.intern(r.List), slices.Clone(r.Hashes)}
-	known := f.tombs[r.Retracts]
-	for _, k := range known {
-		if k.issuer == t.issuer && k.list == t.list && (len(k.hashes) == 0 || slices.Equal(k.hashes, t.hashes)) {
-			return
+	key := tombKey{strings.Clone(r.Retracts), f.intern(r.Issuer), f.intern(r.List)}
+	switch t, known := f.tombs[key]; {
+	case known && t == nil:
+		return // all of it was
+	case len(r.Hashes) == 0:
+		f.tombs[key] = nil
+	default:
+		if t == nil {
+			t = make(tomb, len(r.Hashes))
+			f.tombs[key] = t
+		}
+		for _, h := range r.Hashes {
+			t[h] = struct{}{}
 		}
 	}
-	f.tombs[strings.Clone(r.Retracts)] = append(known, t)
 	n, ok := f.byID[r.Retracts]
 	if !ok {
 		return
 	}
 	s := &f.stmts[n]
-	if s.issuer != t.issuer || s.list.iri != t.list {
+	if s.issuer != key.issuer || s.list.iri != key.list {
 		return
 	}
 	if s.kind == DefineList {
@@ -215,11 +221,11 @@ func (f *fold) retract(r *Statement) {
 		f.redefine(s.list)
 		return
 	}
-	if len(t.hashes) == 0 {
+	if len(r.Hashes) == 0 {
 		f.withdraw(n)
 		return
 	}
-	for _, h := range t.hashes {
+	for _, h := range r.Hashes {
 		if id, ok := f.points[h.alg].find(h); ok {
 			for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
 				if f.postings[o-1].stmt == n {

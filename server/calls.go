@@ -11,7 +11,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
 
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
@@ -79,7 +81,7 @@ func (s *Server) tap(admit admission) tap.ServerInHandle {
 	return func(ctx context.Context, info *tap.Info) (context.Context, error) {
 		scope, known := needs[info.FullMethodName]
 		if !known {
-			return ctx, nil // open, or not there, which gRPC answers itself
+			return s.admitStranger(ctx, info.FullMethodName)
 		}
 		c, err := admit(ctx, info)
 		switch {
@@ -101,6 +103,30 @@ func (s *Server) tap(admit admission) tap.ServerInHandle {
 		}
 		return context.WithValue(ctx, callerKey{}, c), nil
 	}
+}
+
+const (
+	strangerTime  = 10 * time.Second // for a call that needs no token
+	strangerCalls = 64               // of them at once
+)
+
+// admitStranger lets in a call that needs no token, or that asks for a method
+// that is not there, which gRPC itself answers. Nobody knows who sends it, and gRPC
+// reads its message into memory, so such calls are few and short. A watch of the
+// node's health may go on.
+func (s *Server) admitStranger(ctx context.Context, method string) (context.Context, error) {
+	if s.strangers.Add(1) > strangerCalls {
+		s.strangers.Add(-1)
+		return ctx, status.Error(codes.ResourceExhausted, "too many calls without a token at once: try again")
+	}
+	context.AfterFunc(ctx, func() { s.strangers.Add(-1) })
+	if method == healthpb.Health_Watch_FullMethodName {
+		return ctx, nil
+	}
+	// The stream ends its context, and with it this one.
+	ctx, cancel := context.WithTimeout(ctx, strangerTime)
+	context.AfterFunc(ctx, cancel)
+	return ctx, nil
 }
 
 func peerOf(ctx context.Context) peer.Peer {

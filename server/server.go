@@ -43,6 +43,7 @@ const (
 	maxHeaders     = 16 << 10         // bytes of one call's metadata or HTTP header
 	handshakeTime  = 10 * time.Second // for TLS and HTTP/2 to be agreed
 	headerTime     = 5 * time.Second  // for an HTTP request's header
+	idleTime       = 10 * time.Second // for which an HTTP connection may wait for its next request: connections are few
 )
 
 // Server serves one node. Its zero value is of no use: call New.
@@ -56,6 +57,8 @@ type Server struct {
 	uploads *semaphore.Weighted                    // one for each file held in memory
 	cache   *lru.Cache[[32]byte, *imagehash.Media] // by SHA-256 of the bytes; nil for none
 	claims  claims
+
+	strangers atomic.Int64 // calls without a token that are under way
 
 	// retracting is held from counting what a retraction will end to its end, so
 	// that two of them do not count the same hash.
@@ -162,7 +165,7 @@ func (s *Server) listenHTTP() error {
 	protocols.SetHTTP1(true) // hooks need no more, and it has one request a connection at a time
 	s.web = &http.Server{
 		Handler: s.routes(), Protocols: protocols,
-		ReadHeaderTimeout: headerTime, IdleTimeout: time.Minute, MaxHeaderBytes: maxHeaders,
+		ReadHeaderTimeout: headerTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeaders,
 		// For what a handler leaves unread, and for answers nobody takes. Handlers themselves take less.
 		ReadTimeout: s.cfg.Limit.Deadline + headerTime, WriteTimeout: s.cfg.Limit.Deadline + 2*headerTime,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
@@ -204,7 +207,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTime),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}),
-		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: 15 * time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.WaitForHandlers(true),
 	)...)
 	pb.RegisterLookupServiceServer(g, &lookupService{s: s})
