@@ -41,10 +41,12 @@ var dctMatrix = func() (d [freqs][side]float32) {
 }()
 
 // hashPDQ computes the eight dihedral PDQ hashes and the quality, 0 to 100, of
-// a picture. The algorithm is Meta's (facebook/ThreatExchange, hashing/hashing.pdf),
-// in float32 and with the reference's order of operations, so that equal pixels
-// give equal bits. A picture of fewer than five pixels across has no hash and
-// quality 0.
+// a picture. The algorithm is Meta's (facebook/ThreatExchange, hashing/hashing.pdf).
+// From the tile on it is in float32 and in the reference's order of operations;
+// the tile itself is the exact one, which the reference's differs from by the
+// noise of its sums (see reduce). Equal pixels give equal bits but where a
+// coefficient is that near to the median. A picture of fewer than five pixels
+// across has no hash and quality 0.
 //
 // Every product is converted to float32 before it is added: the language lets a
 // compiler fuse the two, which on arm64 would change bits.
@@ -59,10 +61,7 @@ func hashPDQ(img image.Image) (set [8]hashlist.Hash, quality int) {
 
 func hashTile(t *tile) (set [8]hashlist.Hash, quality int) {
 	dct := transform(t)
-	for i := range set {
-		set[i] = signs(&dct, i)
-	}
-	return set, t.quality()
+	return signs(&dct), t.quality()
 }
 
 // quality sums the gradients of the tile, quantised so that only visible steps
@@ -111,53 +110,65 @@ func transform(a *tile) (b [freqs][freqs]float32) {
 	return b
 }
 
-// signs makes the hash of one dihedral variant from the transform of the
-// original: turning and mirroring a picture exchanges and negates coefficients.
-// Each variant has its own median, so none can be had from another's bits.
-func signs(a *[freqs][freqs]float32, variant int) hashlist.Hash {
-	var v [freqs * freqs]float32
-	for i := range freqs {
-		for j := range freqs {
-			var transposed, negated bool
-			switch variant {
-			case 1:
-				transposed, negated = true, j%2 == 0
-			case 2:
-				negated = (i+j)%2 == 1
-			case 3:
-				transposed, negated = true, i%2 == 0
-			case 4:
-				negated = i%2 == 0
-			case 5:
-				negated = j%2 == 0
-			case 6:
-				transposed = true
-			case 7:
-				transposed, negated = true, (i+j)%2 == 1
-			}
-			x := a[i][j]
-			if negated {
-				x = -x
-			}
-			if transposed {
-				v[j*freqs+i] = x
-			} else {
-				v[i*freqs+j] = x
+// Turning and mirroring a picture negates coefficients and exchanges the axes.
+// Which are negated, and whether the axes are exchanged then, in the order of
+// Transforms.
+var (
+	negated = [4]func(i, j int) bool{
+		func(i, j int) bool { return false },
+		func(i, j int) bool { return (i+j)%2 == 1 },
+		func(i, j int) bool { return i%2 == 0 },
+		func(i, j int) bool { return j%2 == 0 },
+	}
+	variants = [8]struct {
+		negated    int
+		transposed bool
+	}{{0, false}, {3, true}, {1, false}, {2, true}, {2, false}, {3, false}, {0, true}, {1, true}}
+)
+
+// signs makes the hashes of the dihedral variants from the transform of the
+// original. A variant's hash cannot be had from another's bits: what is negated
+// has another median. Exchanging the axes leaves the median as it is.
+func signs(a *[freqs][freqs]float32) (set [8]hashlist.Hash) {
+	for n, negative := range negated {
+		v := *a
+		for i := range freqs {
+			for j := range freqs {
+				if negative(i, j) {
+					v[i][j] = -v[i][j]
+				}
 			}
 		}
-	}
-	sorted := v
-	slices.Sort(sorted[:])
-	median := sorted[len(sorted)/2-1] // the lower one of the two
-	var sum [32]byte
-	for k, x := range v {
-		if x > median {
-			sum[31-k/8] |= 1 << (k % 8)
+		var sorted [freqs * freqs]float32
+		for i := range freqs {
+			copy(sorted[i*freqs:], v[i][:])
+		}
+		slices.Sort(sorted[:])
+		median := sorted[len(sorted)/2-1] // the lower one of the two
+		var plain, transposed [32]byte
+		for i := range freqs {
+			for j := range freqs {
+				if v[i][j] > median {
+					k, t := i*freqs+j, j*freqs+i
+					plain[31-k/8] |= 1 << (k % 8)
+					transposed[31-t/8] |= 1 << (t % 8)
+				}
+			}
+		}
+		for i, variant := range variants {
+			if variant.negated != n {
+				continue
+			}
+			sum := &plain
+			if variant.transposed {
+				sum = &transposed
+			}
+			h, err := hashlist.NewHash(hashlist.PDQ, sum[:])
+			if err != nil { // all zero: no coefficient stands out of a flat picture
+				h = hashlist.Hash{}
+			}
+			set[i] = h
 		}
 	}
-	h, err := hashlist.NewHash(hashlist.PDQ, sum[:])
-	if err != nil { // all zero: no coefficient stands out of a flat picture
-		return hashlist.Hash{}
-	}
-	return h
+	return set
 }

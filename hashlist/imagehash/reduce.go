@@ -4,67 +4,136 @@ import "image"
 
 // reduce blurs a picture and samples it down to a tile. The blur is two passes
 // of a box filter along rows and two along columns, each window a 128th of the
-// picture (Wojciech Jarosz, "Fast Image Convolutions", 2001).
+// picture (Wojciech Jarosz, "Fast Image Convolutions", 2001), of which the
+// middles of 64 parts are kept.
 //
-// The four passes run as one stream over the rows and hold a few windows of
-// rows instead of two copies of the picture in float32 (half a gigabyte at 64
-// megapixels). Within each pass the sums are taken in the reference's order.
+// All of it is linear and works on each axis alone, so a value of the tile is a
+// weighted mean of the few pixels that its two windows reach, and the blurred
+// picture need not exist. A pixel is in one such mean or two, rarely in none:
+// one multiplication takes the place of four running sums.
+//
+// The reference keeps running sums in float32, and its result carries their
+// noise, up to about 1e-4 of a step of luma. Here a row's sums are of whole
+// numbers, thousandths of luma times whole weights, and what follows is in
+// float64: the result is the reference's without that noise. A bit of a hash can
+// differ where a coefficient is as near to the median as that.
 func reduce(img image.Image, out *tile) {
 	b := img.Bounds()
 	w, h := b.Dx(), b.Dy()
 	src := newLumaSource(img)
+	row := make([]uint32, w)
 	if w == side && h == side {
 		// The reference takes such a picture as reduced already.
-		src.read(out[:], 0, side)
+		for y := range side {
+			src.read(row, y)
+			for x, v := range row {
+				out[y*side+x] = float32(float64(v) / lumaUnit)
+			}
+		}
 		return
 	}
-	winX, winY := window(w), window(h)
-	cols, rows := samples(w), samples(h)
-
-	// Last pass, down the columns that are sampled.
-	var sampled, next int
-	second := newColumnFilter(side, h, winY, func(row []float32) {
-		for next < side && rows[next] == sampled {
-			copy(out[next*side:], row)
-			next++
-		}
-		sampled++
-	})
-	// Third pass, along rows: wanted only where it is sampled.
-	narrow := make([]float32, batch*side)
-	wide := make([]float32, 0, batch*w)
-	third := func() {
-		for n := len(wide) / w; n > 0; n = 0 {
-			boxRowsAt(wide, narrow, w, n, winX, &cols)
-			for i := range n {
-				second.push(narrow[i*side : (i+1)*side])
+	across, down := newAxis(w), newAxis(h)
+	var at int // the row that sums is of
+	var sums [side]float64
+	have := false
+	for i := range down {
+		win := &down[i]
+		var acc [side]float64
+		for k := range win.size {
+			if y := win.start + k; !have || y != at {
+				// Windows overlap by a row at most: the last one is all there is to keep.
+				src.read(row, y)
+				across.sum(row, &sums)
+				at, have = y, true
 			}
-			wide = wide[:0]
+			weight := win.weight(k)
+			for j, v := range sums {
+				acc[j] += float64(v * weight)
+			}
+		}
+		for j, v := range acc {
+			out[i*side+j] = float32(v * win.scale / lumaUnit)
 		}
 	}
-	first := newColumnFilter(w, h, winY, func(row []float32) {
-		wide = append(wide, row...)
-		if len(wide) == batch*w {
-			third()
-		}
-	})
-	in, filtered := make([]float32, batch*w), make([]float32, batch*w)
-	for y := 0; y < h; y += batch {
-		n := min(batch, h-y)
-		src.read(in, y, n)
-		boxRows(in, filtered, w, n, winX)
-		for i := range n {
-			first.push(filtered[i*w : (i+1)*w])
-		}
-	}
-	first.flush()
-	third()
-	second.flush()
 }
 
-// batch is how many rows are filtered side by side: a running sum is a chain of
-// dependent additions, and four chains keep the processor busy where one waits.
-const batch = 4
+// A span is the weighted mean that one value of the tile is along one axis.
+// The weights start at a pixel and are to be multiplied by the scale.
+type span struct {
+	start, size int
+	scale       float64
+	whole       []uint32  // the weights where no window is cut, at most win
+	cut         []float64 // the weights where one is cut by the picture's edge
+}
+
+func (s *span) weight(i int) float64 {
+	if s.cut != nil {
+		return s.cut[i]
+	}
+	return float64(s.whole[i])
+}
+
+// An axis holds what becomes of a side of a picture.
+type axis [side]span
+
+// newAxis lays two passes of the box filter and the sampling of a side of n
+// pixels into one. The window around a value reaches (win+2)/2 - 1 values
+// forward; at the edges it is cut and the sum divided by what is left of it.
+func newAxis(n int) *axis {
+	win := window(n)
+	ahead := (win+2)/2 - 1
+	back := win - 1 - ahead
+	// Box upon box is a triangle.
+	triangle := make([]uint32, 2*win-1)
+	for i := range triangle {
+		triangle[i] = uint32(min(i+1, 2*win-1-i))
+	}
+	var a axis
+	for i, at := range samples(n) {
+		s := &a[i]
+		s.start, s.size = at-2*back, 2*win-1
+		if s.start >= 0 && s.start+s.size <= n {
+			s.scale, s.whole = 1/(float64(win)*float64(win)), triangle
+			continue
+		}
+		s.start = max(at-2*back, 0)
+		s.size = min(at+2*ahead+1, n) - s.start
+		s.scale, s.cut = 1, make([]float64, s.size)
+		first, last := max(at-back, 0), min(at+ahead, n-1)
+		for j := first; j <= last; j++ {
+			from, to := max(j-back, 0), min(j+ahead, n-1)
+			weight := 1 / (float64(last-first+1) * float64(to-from+1))
+			for k := from; k <= to; k++ {
+				s.cut[k-s.start] += weight
+			}
+		}
+	}
+	return &a
+}
+
+// sum takes the weighted means of a row of luma in thousandths.
+func (a *axis) sum(row []uint32, out *[side]float64) {
+	for i := range a {
+		s := &a[i]
+		px := row[s.start : s.start+s.size]
+		if s.cut != nil {
+			var sum float64
+			for k, v := range px {
+				sum += float64(float64(v) * s.cut[k])
+			}
+			out[i] = sum
+			continue
+		}
+		// 18 bits of luma and the square of a window: 52 bits for a side of 16
+		// million pixels.
+		var sum uint64
+		weights := s.whole[:len(px)]
+		for k, v := range px {
+			sum += uint64(v) * uint64(weights[k])
+		}
+		out[i] = float64(sum) * s.scale
+	}
+}
 
 // window is the length of the box filter for a side of n pixels.
 func window(n int) int { return (n + 2*side - 1) / (2 * side) }
@@ -76,161 +145,4 @@ func samples(n int) (at [side]int) {
 		at[i] = int((float64(i) + 0.5) * float64(n) / side)
 	}
 	return at
-}
-
-// A reciprocal divides float32 values by a small whole number, to the bit as a
-// float32 division does, in a third of the time.
-//
-// The product in float64 is off by less than 2^-51 of the quotient, so it rounds
-// like the quotient unless that lies as near to the middle of two float32
-// values. A middle has 25 bits, m; were x/n equal to one, x = m*n would not fit
-// in 24 bits; and if it is not equal, x and m*n differ by a whole unit of their
-// last place, which is more than 2^-26/n of x, and 2^-26/n > 2^-50 for n < 2^24.
-type reciprocal float64
-
-func inverse(n int) reciprocal { return 1 / reciprocal(n) }
-
-func (r reciprocal) of(x float32) float32 { return float32(float64(x) * float64(r)) }
-
-// boxRows filters n rows of w values each. The window around a value reaches
-// (win+2)/2 - 1 values to the right; at the edges it is cut and the sum divided
-// by what is left of it.
-func boxRows(in, out []float32, w, n, win int) {
-	lead := (win+2)/2 - 1
-	var r [batch][]float32
-	var o [batch][]float32
-	for i := range batch {
-		// Missing rows repeat the last one: cheaper than a second loop.
-		k := min(i, n-1)
-		r[i], o[i] = in[k*w:k*w+w:k*w+w], out[k*w:k*w+w:k*w+w]
-	}
-	r0, r1, r2, r3 := r[0], r[1], r[2], r[3]
-	o0, o1, o2, o3 := o[0], o[1], o[2], o[3]
-	var s0, s1, s2, s3 float32
-	for x := range lead {
-		s0, s1, s2, s3 = s0+r0[x], s1+r1[x], s2+r2[x], s3+r3[x]
-	}
-	x := lead
-	for ; x < win; x++ {
-		s0, s1, s2, s3 = s0+r0[x], s1+r1[x], s2+r2[x], s3+r3[x]
-		d := inverse(x + 1)
-		k := x - lead
-		o0[k], o1[k], o2[k], o3[k] = d.of(s0), d.of(s1), d.of(s2), d.of(s3)
-	}
-	d := inverse(win)
-	for ; x < w; x++ {
-		s0, s1, s2, s3 = s0+r0[x], s1+r1[x], s2+r2[x], s3+r3[x]
-		l := x - win
-		s0, s1, s2, s3 = s0-r0[l], s1-r1[l], s2-r2[l], s3-r3[l]
-		k := x - lead
-		o0[k], o1[k], o2[k], o3[k] = d.of(s0), d.of(s1), d.of(s2), d.of(s3)
-	}
-	for i := range lead {
-		l := w - win + i
-		s0, s1, s2, s3 = s0-r0[l], s1-r1[l], s2-r2[l], s3-r3[l]
-		d := inverse(win - 1 - i)
-		k := w - lead + i
-		o0[k], o1[k], o2[k], o3[k] = d.of(s0), d.of(s1), d.of(s2), d.of(s3)
-	}
-}
-
-// boxRowsAt is boxRows for those values only that are sampled: cols, ascending.
-// The sums must run over all of them.
-func boxRowsAt(in, out []float32, w, n, win int, cols *[side]int) {
-	lead := (win+2)/2 - 1
-	var r [batch][]float32
-	for i := range batch {
-		k := min(i, n-1)
-		r[i] = in[k*w : k*w+w : k*w+w]
-	}
-	r0, r1, r2, r3 := r[0], r[1], r[2], r[3]
-	var s0, s1, s2, s3 float32
-	x := 0 // values added so far
-	l := 0 // values taken away so far
-	for j, k := range cols {
-		// The window of value k ends before k+lead+1 and begins at k+lead+1-win.
-		for ; x <= k+lead && x < win && x < w; x++ {
-			s0, s1, s2, s3 = s0+r0[x], s1+r1[x], s2+r2[x], s3+r3[x]
-		}
-		for ; x <= k+lead && x < w; x++ {
-			s0, s1, s2, s3 = s0+r0[x], s1+r1[x], s2+r2[x], s3+r3[x]
-			s0, s1, s2, s3 = s0-r0[l], s1-r1[l], s2-r2[l], s3-r3[l]
-			l++
-		}
-		for ; l < k+lead+1-win; l++ {
-			s0, s1, s2, s3 = s0-r0[l], s1-r1[l], s2-r2[l], s3-r3[l]
-		}
-		d := float32(x - l)
-		for i, s := range [batch]float32{s0, s1, s2, s3} {
-			if i < n {
-				out[i*side+j] = s / d
-			}
-		}
-	}
-}
-
-// A columnFilter is the box filter down the columns of a picture, fed and
-// emitting row by row.
-type columnFilter struct {
-	width, height, win, lead int
-	emit                     func(row []float32)
-	sums, out                []float32
-	ring                     []float32 // the last win rows
-	added, removed           int       // rows
-}
-
-func newColumnFilter(width, height, win int, emit func([]float32)) *columnFilter {
-	return &columnFilter{
-		width: width, height: height, win: win, lead: (win+2)/2 - 1, emit: emit,
-		sums: make([]float32, width), out: make([]float32, width), ring: make([]float32, width*win),
-	}
-}
-
-// push adds the next row and emits the one that it completes.
-func (f *columnFilter) push(row []float32) {
-	slot := f.added % f.win * f.width
-	old := f.ring[slot : slot+f.width]
-	sums := f.sums[:len(old)]
-	row = row[:len(old)]
-	f.added++
-	switch {
-	case f.added <= f.lead:
-		for i, v := range row {
-			sums[i] += v
-		}
-	case f.added <= f.win:
-		d, out := inverse(f.added), f.out[:len(old)]
-		for i, v := range row {
-			sums[i] += v
-			out[i] = d.of(sums[i])
-		}
-	default:
-		f.removed++
-		d, out := inverse(f.win), f.out[:len(old)]
-		for i, v := range row {
-			s := sums[i] + v
-			s -= old[i]
-			sums[i] = s
-			out[i] = d.of(s)
-		}
-	}
-	copy(old, row)
-	if f.added > f.lead {
-		f.emit(f.out)
-	}
-}
-
-// flush emits the rows whose windows reach beyond the lower edge.
-func (f *columnFilter) flush() {
-	for range f.lead {
-		slot := f.removed % f.win * f.width
-		old := f.ring[slot : slot+f.width]
-		f.removed++
-		d := float32(f.added - f.removed)
-		for i := range f.sums {
-			f.sums[i] -= old[i]
-			f.out[i] = f.sums[i] / d
-		}
-		f.emit(f.out)
-	}
 }
