@@ -25,6 +25,7 @@ func luma(r, g, b uint8) uint32 {
 // and takes C, M and Y for R, G and B; its hashes of such files differ).
 type lumaSource struct {
 	img    image.Image
+	chroma chromaRow
 	strip  *image.RGBA // one row, for what is converted by package draw
 	lookup []uint32    // luma of each palette index
 }
@@ -35,8 +36,7 @@ func newLumaSource(img image.Image) *lumaSource {
 	switch m := img.(type) {
 	case *image.NYCbCrA:
 		s.img = &m.YCbCr
-		s.strip = image.NewRGBA(image.Rect(0, 0, w, 1))
-	case *image.YCbCr, *image.CMYK:
+	case *image.CMYK:
 		s.strip = image.NewRGBA(image.Rect(0, 0, w, 1))
 	case *image.Paletted:
 		s.lookup = make([]uint32, 256)
@@ -53,8 +53,10 @@ func (s *lumaSource) read(row []uint32, y int) {
 	b := s.img.Bounds()
 	at := b.Min.Y + y
 	switch m := s.img.(type) {
-	case *image.YCbCr, *image.CMYK:
-		// package draw knows both, and converts them exactly as package color does.
+	case *image.YCbCr:
+		s.chroma.ycbcrRow(row, m, at)
+	case *image.CMYK:
+		// package draw knows it, and converts it exactly as package color does.
 		draw.Draw(s.strip, s.strip.Rect, m, image.Pt(b.Min.X, at), draw.Src)
 		rgbRow(row, s.strip.Pix)
 	case *image.Gray:
