@@ -19,18 +19,25 @@ import (
 // is then one multiplication, whose other products fall below it or out at the top.
 const (
 	lane      = 18
-	everyLane = 1 | 1<<lane | 1<<(2*lane)
-	perY      = 257 * everyLane
+	everyLane = 1<<(2*lane) | 1<<lane | 1
 	guards    = 3<<16 | 3<<(16+lane) | (1<<64-1)&^(1<<(16+2*lane)-1)
 	wholes    = 0xff00 * everyLane
 	weigh     = 299<<(2*lane+2) | 587<<(lane+2) | 114<<2 // of R in the lowest lane, G, B
 	weighed   = 8 + 2*lane + 2
 )
 
+// The part of Y in every lane. A table, because the multiplier is busy weighing.
+var lanesOfY = func() (lanes [256]uint64) {
+	for y := range lanes {
+		lanes[y] = 257 * everyLane * uint64(y)
+	}
+	return lanes
+}()
+
 // The lanes of R and B, which hang on Cr and Cb alone.
 var lanesOfCr, lanesOfCb = func() (red, blue [256]uint64) {
 	for i := range red {
-		v := int64(i) - 128
+		v := int32(i) - 128
 		red[i] = uint64(part(91881 * v))
 		blue[i] = uint64(part(116130*v) << (2 * lane))
 	}
@@ -38,7 +45,7 @@ var lanesOfCr, lanesOfCb = func() (red, blue [256]uint64) {
 }()
 
 // part brings what chroma adds from 16 bits of fraction to what decides.
-func part(c int64) int64 { return c>>16*256 + (c&0xffff+256)/257 }
+func part(c int32) int64 { return int64(c>>16*256) + int64((uint32(c)&0xffff+256)/257) }
 
 // A chromaRow holds what a row of chroma adds to the lanes of its pixels.
 type chromaRow struct {
@@ -56,11 +63,12 @@ func (c *chromaRow) load(m *image.YCbCr, at, n int) {
 		c.lanes = make([]uint64, n)
 	}
 	c.at, c.lanes = at, c.lanes[:n]
-	cb, cr := m.Cb[at:at+n], m.Cr[at:at+n]
-	for i := range c.lanes {
+	lanes, cb, cr := c.lanes, m.Cb[at:], m.Cr[at:]
+	cb, cr = cb[:len(lanes)], cr[:len(lanes)]
+	for i := range lanes {
 		b, r := cb[i], cr[i]
-		green := part(-22554*(int64(b)-128) - 46802*(int64(r)-128))
-		c.lanes[i] = lanesOfCr[r] + lanesOfCb[b] + uint64(green<<lane)
+		green := part(-22554*(int32(b)-128) - 46802*(int32(r)-128))
+		lanes[i] = lanesOfCr[r] + lanesOfCb[b] + uint64(green<<lane)
 	}
 }
 
@@ -74,24 +82,17 @@ func (c *chromaRow) ycbcrRow(row []uint32, m *image.YCbCr, y int) {
 	luma = luma[:len(row)]
 	switch {
 	case m.SubsampleRatio == image.YCbCrSubsampleRatio444, m.SubsampleRatio == image.YCbCrSubsampleRatio440:
-		for x, add := range c.lanes[:len(row)] {
-			v := uint64(luma[x])*perY + add
-			if v&guards != 0 {
-				row[x] = c.clamped(m, luma[x], x)
-				continue
-			}
-			row[x] = uint32(v & wholes * weigh >> weighed)
+		for x := single(row, luma, c.lanes); x < len(row); {
+			row[x] = c.clamped(m, luma[x], x)
+			x++
+			x += single(row[x:], luma[x:], c.lanes[x:])
 		}
 	case left >= 0 && left%2 == 0 && (m.SubsampleRatio == image.YCbCrSubsampleRatio422 || m.SubsampleRatio == image.YCbCrSubsampleRatio420):
 		pairs := len(row) / 2
-		for i, add := range c.lanes[:pairs] {
-			out, in := row[2*i:2*i+2:2*i+2], luma[2*i:2*i+2:2*i+2]
-			v, w := uint64(in[0])*perY+add, uint64(in[1])*perY+add
-			if (v|w)&guards != 0 {
-				out[0], out[1] = c.clamped(m, in[0], i), c.clamped(m, in[1], i)
-				continue
-			}
-			out[0], out[1] = uint32(v&wholes*weigh>>weighed), uint32(w&wholes*weigh>>weighed)
+		for i := double(row, luma, c.lanes[:pairs]); i < pairs; {
+			row[2*i], row[2*i+1] = c.clamped(m, luma[2*i], i), c.clamped(m, luma[2*i+1], i)
+			i++
+			i += double(row[2*i:], luma[2*i:], c.lanes[i:pairs])
 		}
 		if x := 2 * pairs; x < len(row) {
 			row[x] = c.clamped(m, luma[x], pairs)
@@ -101,6 +102,37 @@ func (c *chromaRow) ycbcrRow(row []uint32, m *image.YCbCr, y int) {
 			row[x] = c.clamped(m, v, m.COffset(left+x, y)-at)
 		}
 	}
+}
+
+// single converts pixels that have chroma each, up to the first that must be
+// clamped, and returns how many.
+func single(row []uint32, luma []uint8, lanes []uint64) int {
+	row, luma = row[:len(lanes)], luma[:len(lanes)]
+	for x, add := range lanes {
+		v := lanesOfY[luma[x]] + add
+		if v&guards != 0 {
+			return x
+		}
+		row[x] = uint32(v & wholes * weigh >> weighed)
+	}
+	return len(lanes)
+}
+
+// double converts pairs of pixels that share chroma, up to the first pair that
+// must be clamped, and returns how many.
+func double(row []uint32, luma []uint8, lanes []uint64) int {
+	row, luma = row[:2*len(lanes)], luma[:2*len(lanes)]
+	for i, add := range lanes {
+		if 2*i+1 >= len(row) || 2*i+1 >= len(luma) { // never: it spares four checks
+			break
+		}
+		v, w := lanesOfY[luma[2*i]]+add, lanesOfY[luma[2*i+1]]+add
+		if (v|w)&guards != 0 {
+			return i
+		}
+		row[2*i], row[2*i+1] = uint32(v&wholes*weigh>>weighed), uint32(w&wholes*weigh>>weighed)
+	}
+	return len(lanes)
 }
 
 // clamped is the luma of a pixel of which nothing need be true.
