@@ -92,13 +92,23 @@ func (d *decoder) show(index int, img image.Image) {
 	f := Frame{Index: index}
 	var small sync.WaitGroup
 	small.Go(func() {
-		f.PHash = hash64(hashlist.PHash, goimagehash.PerceptionHash, img)
-		f.DHash = hash64(hashlist.DHash, goimagehash.DifferenceHash, img)
+		f.PHash, f.DHash = hashSmall(img)
 	})
 	f.PDQ, f.Quality = hashPDQ(img)
 	small.Wait()
 	d.media.Frames = append(d.media.Frames, f)
 	d.hashTime += time.Since(start)
+}
+
+// hashSmall computes pHash and dHash, of which the library would make the
+// picture small itself if it were not.
+func hashSmall(img image.Image) (phash, dhash hashlist.Hash) {
+	small, ok := thumbnails(img)
+	if !ok {
+		small = [2]image.Image{img, img}
+	}
+	return hash64(hashlist.PHash, goimagehash.PerceptionHash, small[0]),
+		hash64(hashlist.DHash, goimagehash.DifferenceHash, small[1])
 }
 
 func hash64(a hashlist.Algorithm, hash func(image.Image) (*goimagehash.ImageHash, error), img image.Image) hashlist.Hash {

@@ -70,7 +70,7 @@ func noise(r *rand.Rand, w, h int) image.Image {
 			pix[i] = uint8(v)
 		}
 	}
-	switch kind := r.IntN(10); kind {
+	switch kind := r.IntN(11); kind {
 	case 0:
 		m := image.NewGray(rect)
 		fill(m.Pix)
@@ -90,10 +90,14 @@ func noise(r *rand.Rand, w, h int) image.Image {
 		}
 		fill(m.Pix)
 		return m
+	case 4:
+		m := image.NewRGBA(rect)
+		fill(m.Pix)
+		return m
 	default:
 		m := image.NewYCbCr(rect, []image.YCbCrSubsampleRatio{
 			image.YCbCrSubsampleRatio444, image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420,
-			image.YCbCrSubsampleRatio440, image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410}[kind-4])
+			image.YCbCrSubsampleRatio440, image.YCbCrSubsampleRatio411, image.YCbCrSubsampleRatio410}[kind-5])
 		fill(m.Y)
 		fill(m.Cb)
 		fill(m.Cr)
@@ -269,18 +273,23 @@ func TestAxis(t *testing.T) {
 	}
 }
 
+// enlarged is a picture of some size as a JPEG decoder gives it, of the colours
+// of a photograph.
+func enlarged(photo *image.YCbCr, size image.Point) *image.YCbCr {
+	img := image.NewYCbCr(image.Rectangle{Max: size}, image.YCbCrSubsampleRatio420)
+	for y := range size.Y {
+		for x := range size.X {
+			c := photo.YCbCrAt(x*photo.Rect.Dx()/size.X, y*photo.Rect.Dy()/size.Y)
+			img.Y[img.YOffset(x, y)] = c.Y
+			img.Cb[img.COffset(x, y)], img.Cr[img.COffset(x, y)] = c.Cb, c.Cr
+		}
+	}
+	return img
+}
+
 func benchmarkReduce(b *testing.B, reduce func(image.Image, *tile)) {
 	for _, size := range []image.Point{{512, 512}, {1600, 1200}, {4032, 3024}} {
-		img := image.NewYCbCr(image.Rectangle{Max: size}, image.YCbCrSubsampleRatio420)
-		photo := photographs(b)[0].(*image.YCbCr)
-		for y := range size.Y {
-			for x := range size.X {
-				px, py := x*photo.Rect.Dx()/size.X, y*photo.Rect.Dy()/size.Y
-				c := photo.YCbCrAt(px, py)
-				img.Y[img.YOffset(x, y)] = c.Y
-				img.Cb[img.COffset(x, y)], img.Cr[img.COffset(x, y)] = c.Cb, c.Cr
-			}
-		}
+		img := enlarged(photographs(b)[0].(*image.YCbCr), size)
 		b.Run(fmt.Sprintf("%dx%d", size.X, size.Y), func(b *testing.B) {
 			for b.Loop() {
 				var out tile

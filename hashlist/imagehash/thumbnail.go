@@ -1,0 +1,290 @@
+package imagehash
+
+import (
+	"image"
+	"math"
+)
+
+// pHash and dHash are taken from pictures of these sizes.
+var thumbnailSizes = [2]image.Point{{64, 64}, {9, 8}}
+
+// maxThumbnailSide keeps the sums of a window within 31 bits, for the smallest
+// side of a thumbnail.
+const maxThumbnailSide = 1 << 17
+
+// thumbnails makes the picture small as goimagehash does for pHash and for
+// dHash: by github.com/nfnt/resize with its bilinear kernel, to the bit. That
+// library goes through a copy of the picture and spends most of its time on
+// pixels at the ends of the kernel; it is the fallback when ok is false, for
+// kinds of pictures that are rare here.
+//
+// The kernel is a triangle twice as long as the step between its places, in
+// weights of 8 bits. A row is made narrow first and rounded down to 8 bits
+// again, then the columns. Beyond an edge, the pixel at the edge is repeated.
+func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
+	b := img.Bounds()
+	w, h := b.Dx(), b.Dy()
+	if w < 1 || h < 1 || w >= maxThumbnailSide || h >= maxThumbnailSide {
+		return small, false
+	}
+	for _, size := range thumbnailSizes {
+		if b.Size() == size {
+			return small, false // the library leaves it as it is
+		}
+	}
+	// Offsets count from the start of Pix, whatever the bounds are: the library
+	// does not look at them either.
+	switch m := img.(type) {
+	case *image.Gray:
+		grey := shrink(w, h, 1, 1, true, plane(m.Pix, m.Stride, w, h))
+		for i, size := range thumbnailSizes {
+			t := image.NewGray(image.Rectangle{Max: size})
+			spread(t.Pix, 1, grey[i], 0)
+			small[i] = t
+		}
+	case *image.YCbCr:
+		sx, sy := 1, 1
+		switch m.SubsampleRatio {
+		case image.YCbCrSubsampleRatio444:
+		case image.YCbCrSubsampleRatio422:
+			sx = 2
+		case image.YCbCrSubsampleRatio420:
+			sx, sy = 2, 2
+		case image.YCbCrSubsampleRatio440:
+			sy = 2
+		case image.YCbCrSubsampleRatio411:
+			sx = 4
+		case image.YCbCrSubsampleRatio410:
+			sx, sy = 4, 2
+		default:
+			return small, false
+		}
+		luma := shrink(w, h, 1, 1, true, plane(m.Y, m.YStride, w, h))
+		chroma := shrink(w, h, sx, sy, false, func(words []uint64, y int) {
+			cb, cr := m.Cb[y*m.CStride:][:len(words)], m.Cr[y*m.CStride:][:len(words)]
+			for x := range words {
+				words[x] = uint64(cb[x]) | uint64(cr[x])<<32
+			}
+		})
+		for i, size := range thumbnailSizes {
+			t := image.NewYCbCr(image.Rectangle{Max: size}, image.YCbCrSubsampleRatio444)
+			spread(t.Y, 1, luma[i], 0)
+			spread(t.Cb, 1, chroma[i], 0)
+			spread(t.Cr, 1, chroma[i], 32)
+			small[i] = t
+		}
+	case *image.RGBA:
+		return rgbaThumbnails(w, h, m.Pix, m.Stride, false), true
+	case *image.NRGBA:
+		return rgbaThumbnails(w, h, m.Pix, m.Stride, true), true
+	default:
+		return small, false
+	}
+	return small, true
+}
+
+// plane reads two rows of samples at a time.
+func plane(pix []uint8, stride, w, h int) func([]uint64, int) {
+	return func(words []uint64, y int) {
+		upper := pix[y*stride:][:len(words)]
+		lower := pix[min(y+1, h-1)*stride:][:len(words)]
+		for x := range words {
+			words[x] = uint64(upper[x]) | uint64(lower[x])<<32
+		}
+	}
+}
+
+func rgbaThumbnails(w, h int, pix []uint8, stride int, multiply bool) (small [2]image.Image) {
+	for i, size := range thumbnailSizes {
+		small[i] = image.NewRGBA(image.Rectangle{Max: size})
+	}
+	for c := 0; c < 4; c += 2 {
+		pairs := shrink(w, h, 1, 1, false, func(words []uint64, y int) {
+			row := pix[y*stride:][:4*len(words)]
+			for x := range words {
+				p := row[4*x : 4*x+4 : 4*x+4]
+				first, second := uint64(p[c]), uint64(p[c+1])
+				if multiply {
+					alpha := uint64(p[3])
+					first = first * alpha / 255
+					if c == 0 {
+						second = second * alpha / 255
+					}
+				}
+				words[x] = first | second<<32
+			}
+		})
+		for i := range small {
+			out := small[i].(*image.RGBA).Pix
+			spread(out[c:], 4, pairs[i], 0)
+			spread(out[c+1:], 4, pairs[i], 32)
+		}
+	}
+	return small
+}
+
+// spread writes one lane of each word to every step-th byte.
+func spread(out []uint8, step int, words []uint64, shift int) {
+	for i, v := range words {
+		out[i*step] = uint8(v >> shift)
+	}
+}
+
+// shrink filters samples down to both sizes of thumbnails. A word is two
+// samples, in its halves; read fills words with row y of them. They are two
+// channels of a pixel, or if rows is set the samples of rows y and y+1, and the
+// thumbnails then have one sample a word. A sample stands for sx by sy of the
+// w by h pixels.
+func shrink(w, h, sx, sy int, rows bool, read func(words []uint64, y int)) (out [2][]uint64) {
+	var across [2]kernel
+	var down [2]columns
+	for i, size := range thumbnailSizes {
+		across[i] = newKernel(w, size.X, sx)
+		down[i] = columns{kernel: newKernel(h, size.Y, sy), sums: make([]uint64, size.X*size.Y)}
+	}
+	words := make([]uint64, (w+sx-1)/sx)
+	narrow, single := make([]uint64, thumbnailSizes[0].X), make([]uint64, thumbnailSizes[0].X)
+	step := 1
+	if rows {
+		step = 2
+	}
+	for y := 0; y < (h+sy-1)/sy; y += step {
+		read(words, y)
+		for i := range thumbnailSizes {
+			row := narrow[:thumbnailSizes[i].X]
+			across[i].filter(words, row)
+			if !rows {
+				down[i].add(row, y)
+				continue
+			}
+			// One row after the other: in different rows weights differ.
+			both := row
+			row = single[:len(both)]
+			for k, v := range both {
+				row[k] = v & (1<<32 - 1)
+			}
+			down[i].add(row, y)
+			for k, v := range both {
+				row[k] = v >> 32
+			}
+			if y+1 < h {
+				down[i].add(row, y+1)
+			}
+		}
+	}
+	for i := range down {
+		out[i] = down[i].finish()
+	}
+	return out
+}
+
+// A kernel is what the samples of a side become: for each of its places, the
+// first sample of its window, the weights from there on and their sum.
+type kernel []place
+
+type place struct {
+	start   int
+	weights []uint64
+	sum     uint32
+}
+
+// newKernel computes the weights that the library has for a side of n pixels
+// that becomes one of size. Those that fall on one sample are added up: beyond
+// the edges, and where a sample stands for several pixels.
+//
+// The expressions are the library's in shape too. Where a compiler fuses
+// multiplication and addition it does so in both.
+func newKernel(n, size, share int) kernel {
+	scale := float64(n) / float64(size)
+	length := 2 * int(max(math.Ceil(scale), 1))
+	factor := min(1/scale, 1)
+	k := make(kernel, size)
+	for i := range k {
+		center := scale*(float64(i)+0.5) - 0.5
+		start := int(center) - length/2 + 1
+		center -= float64(start)
+		p := &k[i]
+		sample := func(j int) int { return min(max(start+j, 0), n-1) / share }
+		for j := range length {
+			distance := math.Abs((center - float64(j)) * factor)
+			if distance > 1 {
+				continue
+			}
+			weight := uint64((1 - distance) * 256)
+			if weight == 0 {
+				continue
+			}
+			if p.weights == nil {
+				p.start = sample(j)
+			}
+			at := sample(j) - p.start
+			for len(p.weights) <= at {
+				p.weights = append(p.weights, 0)
+			}
+			p.weights[at] += weight
+			p.sum += uint32(weight)
+		}
+	}
+	return k
+}
+
+// filter takes the weighted means of both samples of words.
+func (k kernel) filter(words, out []uint64) {
+	for i := range k {
+		p := &k[i]
+		weights := p.weights
+		in := words[p.start:]
+		var a, b uint64
+		for len(weights) >= 4 && len(in) >= 4 {
+			a += in[0]*weights[0] + in[1]*weights[1]
+			b += in[2]*weights[2] + in[3]*weights[3]
+			in, weights = in[4:], weights[4:]
+		}
+		for j, weight := range weights {
+			a += in[j] * weight
+		}
+		out[i] = divide(a+b, p.sum)
+	}
+}
+
+func divide(sums uint64, by uint32) uint64 {
+	return uint64(uint32(sums)/by) | uint64(uint32(sums>>32)/by)<<32
+}
+
+// columns filters down the columns of rows that come one by one.
+type columns struct {
+	kernel kernel
+	sums   []uint64
+	next   int // the first place whose window is not over
+}
+
+// add takes row y of samples. Rows come in order.
+func (c *columns) add(row []uint64, y int) {
+	for i := c.next; i < len(c.kernel) && c.kernel[i].start <= y; i++ {
+		p := &c.kernel[i]
+		at := y - p.start
+		if at >= len(p.weights) {
+			if i == c.next {
+				c.next++
+			}
+			continue
+		}
+		weight := p.weights[at]
+		sums := c.sums[i*len(row):][:len(row)]
+		for j, v := range row {
+			sums[j] += v * weight
+		}
+	}
+}
+
+// finish returns the filtered rows.
+func (c *columns) finish() []uint64 {
+	width := len(c.sums) / len(c.kernel)
+	for i := range c.kernel {
+		sums := c.sums[i*width:][:width]
+		for j, v := range sums {
+			sums[j] = divide(v, c.kernel[i].sum)
+		}
+	}
+	return c.sums
+}
