@@ -14,9 +14,9 @@ const maxThumbnailSide = 1 << 17
 
 // thumbnails makes the picture small as goimagehash does for pHash and for
 // dHash: by github.com/nfnt/resize with its bilinear kernel, to the bit. That
-// library goes through a copy of the picture and spends most of its time on
-// pixels at the ends of the kernel; it is the fallback when ok is false, for
-// kinds of pictures that are rare here.
+// library copies the picture, filters it for each size and looks for the edge at
+// every weight; it is the fallback when ok is false, for kinds of pictures that
+// are rare here.
 //
 // The kernel is a triangle twice as long as the step between its places, in
 // weights of 8 bits. A row is made narrow first and rounded down to 8 bits
@@ -36,7 +36,7 @@ func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
 	// does not look at them either.
 	switch m := img.(type) {
 	case *image.Gray:
-		grey := shrink(w, h, 1, 1, true, plane(m.Pix, m.Stride, w, h))
+		grey := shrinkPlane(w, h, m.Pix, m.Stride)
 		for i, size := range thumbnailSizes {
 			t := image.NewGray(image.Rectangle{Max: size})
 			spread(t.Pix, 1, grey[i], 0)
@@ -59,8 +59,8 @@ func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
 		default:
 			return small, false
 		}
-		luma := shrink(w, h, 1, 1, true, plane(m.Y, m.YStride, w, h))
-		chroma := shrink(w, h, sx, sy, false, func(words []uint64, y int) {
+		luma := shrinkPlane(w, h, m.Y, m.YStride)
+		chroma := shrink(w, h, sx, sy, func(words []uint64, y int) {
 			cb, cr := m.Cb[y*m.CStride:][:len(words)], m.Cr[y*m.CStride:][:len(words)]
 			for x := range words {
 				words[x] = uint64(cb[x]) | uint64(cr[x])<<32
@@ -83,23 +83,12 @@ func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
 	return small, true
 }
 
-// plane reads two rows of samples at a time.
-func plane(pix []uint8, stride, w, h int) func([]uint64, int) {
-	return func(words []uint64, y int) {
-		upper := pix[y*stride:][:len(words)]
-		lower := pix[min(y+1, h-1)*stride:][:len(words)]
-		for x := range words {
-			words[x] = uint64(upper[x]) | uint64(lower[x])<<32
-		}
-	}
-}
-
 func rgbaThumbnails(w, h int, pix []uint8, stride int, multiply bool) (small [2]image.Image) {
 	for i, size := range thumbnailSizes {
 		small[i] = image.NewRGBA(image.Rectangle{Max: size})
 	}
 	for c := 0; c < 4; c += 2 {
-		pairs := shrink(w, h, 1, 1, false, func(words []uint64, y int) {
+		pairs := shrink(w, h, 1, 1, func(words []uint64, y int) {
 			row := pix[y*stride:][:4*len(words)]
 			for x := range words {
 				p := row[4*x : 4*x+4 : 4*x+4]
@@ -131,45 +120,50 @@ func spread(out []uint8, step int, words []uint64, shift int) {
 }
 
 // shrink filters samples down to both sizes of thumbnails. A word is two
-// samples, in its halves; read fills words with row y of them. They are two
-// channels of a pixel, or if rows is set the samples of rows y and y+1, and the
-// thumbnails then have one sample a word. A sample stands for sx by sy of the
-// w by h pixels.
-func shrink(w, h, sx, sy int, rows bool, read func(words []uint64, y int)) (out [2][]uint64) {
+// samples, in its halves; read fills words with row y of them. A sample stands
+// for sx by sy of the w by h pixels.
+func shrink(w, h, sx, sy int, read func(words []uint64, y int)) (out [2][]uint64) {
 	var across [2]kernel
 	var down [2]columns
 	for i, size := range thumbnailSizes {
-		across[i] = newKernel(w, size.X, sx)
-		down[i] = columns{kernel: newKernel(h, size.Y, sy), sums: make([]uint64, size.X*size.Y)}
+		across[i], down[i] = newKernel(w, size.X, sx), newColumns(h, size, sy)
 	}
-	words := make([]uint64, (w+sx-1)/sx)
-	narrow, single := make([]uint64, thumbnailSizes[0].X), make([]uint64, thumbnailSizes[0].X)
-	step := 1
-	if rows {
-		step = 2
-	}
-	for y := 0; y < (h+sy-1)/sy; y += step {
+	words, narrow := make([]uint64, (w+sx-1)/sx), make([]uint64, thumbnailSizes[0].X)
+	for y := range (h + sy - 1) / sy {
 		read(words, y)
-		for i := range thumbnailSizes {
-			row := narrow[:thumbnailSizes[i].X]
-			across[i].filter(words, row)
-			if !rows {
-				down[i].add(row, y)
-				continue
-			}
-			// One row after the other: in different rows weights differ.
-			both := row
-			row = single[:len(both)]
-			for k, v := range both {
-				row[k] = v & (1<<32 - 1)
-			}
-			down[i].add(row, y)
-			for k, v := range both {
-				row[k] = v >> 32
-			}
-			if y+1 < h {
-				down[i].add(row, y+1)
-			}
+		for i, size := range thumbnailSizes {
+			across[i].filter(words, narrow[:size.X])
+			down[i].add(narrow[:size.X], y)
+		}
+	}
+	for i := range down {
+		out[i] = down[i].finish()
+	}
+	return out
+}
+
+// shrinkPlane is shrink for samples of one kind, one for each pixel. The words
+// it returns have one sample.
+func shrinkPlane(w, h int, pix []uint8, stride int) (out [2][]uint64) {
+	var across [2]interleaved
+	var down [2]columns
+	for i, size := range thumbnailSizes {
+		var ok bool
+		if across[i], ok = interleave(newKernel(w, size.X, 1), w); !ok {
+			// A picture narrower than that.
+			return shrink(w, h, 1, 1, func(words []uint64, y int) {
+				for x, v := range pix[y*stride:][:w] {
+					words[x] = uint64(v)
+				}
+			})
+		}
+		down[i] = newColumns(h, size, 1)
+	}
+	narrow := make([]uint64, thumbnailSizes[0].X)
+	for y := range h {
+		for i, size := range thumbnailSizes {
+			across[i].filter(pix[y*stride:][:w], narrow[:size.X])
+			down[i].add(narrow[:size.X], y)
 		}
 	}
 	for i := range down {
@@ -233,15 +227,16 @@ func (k kernel) filter(words, out []uint64) {
 	for i := range k {
 		p := &k[i]
 		weights := p.weights
-		in := words[p.start:]
+		in := words[p.start:][:len(weights)]
 		var a, b uint64
-		for len(weights) >= 4 && len(in) >= 4 {
-			a += in[0]*weights[0] + in[1]*weights[1]
-			b += in[2]*weights[2] + in[3]*weights[3]
-			in, weights = in[4:], weights[4:]
+		x := 0
+		for ; x+4 <= len(in); x += 4 {
+			v, w := (*[4]uint64)(in[x:x+4]), (*[4]uint64)(weights[x:x+4])
+			a += v[0]*w[0] + v[1]*w[1]
+			b += v[2]*w[2] + v[3]*w[3]
 		}
-		for j, weight := range weights {
-			a += in[j] * weight
+		for ; x < len(in); x++ {
+			a += in[x] * weights[x]
 		}
 		out[i] = divide(a+b, p.sum)
 	}
@@ -251,11 +246,73 @@ func divide(sums uint64, by uint32) uint64 {
 	return uint64(uint32(sums)/by) | uint64(uint32(sums>>32)/by)<<32
 }
 
+// An interleaved kernel has the weights of windows with even numbers in the
+// lower halves of its words and those of odd ones in the upper halves, so that
+// one multiplication serves the two windows that a sample is in.
+type interleaved struct {
+	kernel  kernel
+	weights []uint64 // of each sample
+}
+
+// interleave fails if a sample is in more than two windows.
+func interleave(k kernel, n int) (v interleaved, ok bool) {
+	v = interleaved{kernel: k, weights: make([]uint64, n)}
+	for i := range k {
+		p := &k[i]
+		if i+1 < len(k) && k[i+1].start < p.start || i+2 < len(k) && k[i+2].start < p.start+len(p.weights) {
+			return v, false
+		}
+		for j, weight := range p.weights {
+			v.weights[p.start+j] |= weight << (i % 2 * 32)
+		}
+	}
+	return v, true
+}
+
+// filter takes the weighted means of a row. A window ends where the next but
+// one begins, so it is two of the stretches between beginnings.
+func (v *interleaved) filter(in []uint8, out []uint64) {
+	k := v.kernel
+	before := uint64(0)
+	for i := range k {
+		end := len(in)
+		if i+1 < len(k) {
+			end = k[i+1].start
+		}
+		sum := dot(in[k[i].start:end], v.weights[k[i].start:end])
+		if i > 0 {
+			out[i-1] = uint64(uint32((before+sum)>>((i-1)%2*32)) / k[i-1].sum)
+		}
+		before = sum
+	}
+	last := len(k) - 1
+	out[last] = uint64(uint32(before>>(last%2*32)) / k[last].sum)
+}
+
+func dot(in []uint8, weights []uint64) uint64 {
+	var a, b uint64
+	weights = weights[:len(in)]
+	x := 0
+	for ; x+4 <= len(in); x += 4 {
+		v, w := (*[4]uint8)(in[x:x+4]), (*[4]uint64)(weights[x:x+4])
+		a += uint64(v[0])*w[0] + uint64(v[1])*w[1]
+		b += uint64(v[2])*w[2] + uint64(v[3])*w[3]
+	}
+	for ; x < len(in); x++ {
+		a += uint64(in[x]) * weights[x]
+	}
+	return a + b
+}
+
 // columns filters down the columns of rows that come one by one.
 type columns struct {
 	kernel kernel
 	sums   []uint64
 	next   int // the first place whose window is not over
+}
+
+func newColumns(n int, size image.Point, share int) columns {
+	return columns{kernel: newKernel(n, size.Y, share), sums: make([]uint64, size.X*size.Y)}
 }
 
 // add takes row y of samples. Rows come in order.
