@@ -4,12 +4,13 @@ import (
 	"image"
 	"image/color"
 	"image/draw"
+	"slices"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
 )
 
-// referenceReduce is reduce as the reference does it, to the bit: the blur, in
-// float32 and with its order of additions, and then the sampling. The blur is two passes
-// of a box filter along rows and two along columns, each window a 128th of the
-// picture (Wojciech Jarosz, "Fast Image Convolutions", 2001).
+// referenceReduce is reduce as the reference does it, to the bit: first the blur,
+// in float32 and with its order of additions, then the sampling.
 //
 // The four passes run as one stream over the rows and hold a few windows of
 // rows instead of two copies of the picture in float32 (half a gigabyte at 64
@@ -340,4 +341,53 @@ func referenceRow(row []float32, pix []uint8) {
 		p := pix[4*x : 4*x+4 : 4*x+4]
 		row[x] = lumaFloat(p[0], p[1], p[2])
 	}
+}
+
+// referenceSigns makes the hash of one dihedral variant alone.
+func referenceSigns(a *[freqs][freqs]float32, variant int) hashlist.Hash {
+	var v [freqs * freqs]float32
+	for i := range freqs {
+		for j := range freqs {
+			var transposed, negated bool
+			switch variant {
+			case 1:
+				transposed, negated = true, j%2 == 0
+			case 2:
+				negated = (i+j)%2 == 1
+			case 3:
+				transposed, negated = true, i%2 == 0
+			case 4:
+				negated = i%2 == 0
+			case 5:
+				negated = j%2 == 0
+			case 6:
+				transposed = true
+			case 7:
+				transposed, negated = true, (i+j)%2 == 1
+			}
+			x := a[i][j]
+			if negated {
+				x = -x
+			}
+			if transposed {
+				v[j*freqs+i] = x
+			} else {
+				v[i*freqs+j] = x
+			}
+		}
+	}
+	sorted := v
+	slices.Sort(sorted[:])
+	median := sorted[len(sorted)/2-1] // the lower one of the two
+	var sum [32]byte
+	for k, x := range v {
+		if x > median {
+			sum[31-k/8] |= 1 << (k % 8)
+		}
+	}
+	h, err := hashlist.NewHash(hashlist.PDQ, sum[:])
+	if err != nil { // all zero: no coefficient stands out of a flat picture
+		return hashlist.Hash{}
+	}
+	return h
 }
