@@ -704,3 +704,46 @@ func BenchmarkMerge(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*MaxHashes), "ns/hash")
 }
+
+// TestRetractedByTheThousand: hashes of one statement, retracted one by one
+// before it comes, cost what they cost once.
+func TestRetractedByTheThousand(t *testing.T) {
+	a := add("ban")
+	for i := range MaxHashes {
+		a.Hashes = append(a.Hashes, hashAt(t, PDQ, i%256, 255-i/4))
+	}
+	slices.SortFunc(a.Hashes, func(x, y Hash) int { return strings.Compare(x.Hex(), y.Hex()) })
+	a.Hashes = slices.Compact(a.Hashes)
+	f := newFold()
+	for round := range 20 {
+		for i, h := range a.Hashes {
+			r := Statement{ID: fmt.Sprintf("%s/statements/r%d-%d", origin, round, i), Issuer: a.Issuer, List: a.List, Kind: Retraction, Published: epoch, Retracts: a.ID, Hashes: []Hash{h}}
+			f.merge(1, &r, epoch)
+		}
+	}
+	if n := len(f.tombs); n != 1 || len(f.tombs[tombKey{a.ID, a.Issuer, a.List}]) != len(a.Hashes) {
+		t.Errorf("%d tombs", n)
+	}
+	f.merge(2, &a, epoch)
+	if f.points[PDQ].len() != 0 {
+		t.Errorf("%d hashes in force", f.points[PDQ].len())
+	}
+	check(t, f)
+}
+
+func TestStanding(t *testing.T) {
+	l := open(t, &memoryLog{})
+	a, b := add("ban", hashAt(t, PDQ)), add("ban", hashAt(t, PDQ))
+	b.Labels, b.Action, b.Expires = []string{"spam"}, Drop, time.Now().UTC().Truncate(time.Second).Add(time.Hour)
+	over := add("ban", hashAt(t, PDQ))
+	over.Expires = epoch.Add(time.Second)
+	apply(t, l, define("ban", Reject), a, b, over)
+	got := l.Standing(a.List, a.Issuer, hashAt(t, PDQ))
+	slices.SortFunc(got, func(x, y Statement) int { return strings.Compare(x.ID, y.ID) })
+	if len(got) != 2 || got[0].ID != a.ID || got[1].ID != b.ID || got[1].Action != Drop || !slices.Equal(got[1].Labels, b.Labels) || !got[1].Expires.Equal(b.Expires) {
+		t.Errorf("%+v", got)
+	}
+	if l.Standing(a.List, origin+"/users/b", hashAt(t, PDQ)) != nil || l.Standing(a.List, a.Issuer, hashAt(t, SHA256)) != nil {
+		t.Error("another issuer, or another hash, stands")
+	}
+}

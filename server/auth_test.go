@@ -372,3 +372,48 @@ func FuzzSecret(f *testing.F) {
 		}
 	})
 }
+
+// TestStrangersAreFew: calls without a token are bounded together, whatever
+// they leave unfinished, and do not stand in the way of callers with one.
+func TestStrangersAreFew(t *testing.T) {
+	n := start(t)
+	n.newList("some")
+	known := pb.NewListServiceClient(n.dial(n.grpc, n.token("known", ScopeLookup)))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	// Several connections: one may have as many calls as this by itself.
+	for range strangerCalls {
+		stream, err := n.dial(n.grpc, "").NewStream(ctx, &grpc.StreamDesc{ClientStreams: true}, healthpb.Health_Watch_FullMethodName)
+		if err != nil {
+			t.Fatal(err) // its message is never sent
+		}
+		_ = stream
+	}
+	poll(t, "the calls to have come", func() bool { return n.Server.strangers.Load() == strangerCalls })
+	health := healthpb.NewHealthClient(n.dial(n.grpc, ""))
+	_, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{})
+	wantCode(t, "one more without a token", err, codes.ResourceExhausted)
+	if _, err := known.ListLists(t.Context(), &pb.ListListsRequest{}); err != nil {
+		t.Errorf("with a token: %v", err)
+	}
+	cancel()
+	poll(t, "the calls to end", func() bool { return n.Server.strangers.Load() == 0 })
+	if _, err := health.Check(t.Context(), &healthpb.HealthCheckRequest{}); err != nil {
+		t.Errorf("when the others have gone: %v", err)
+	}
+}
+
+// TestUnfinishedCall: a call that needs no token cannot keep what it has sent so
+// far in memory for longer than strangerTime, whatever deadline it asks for.
+func TestUnfinishedCall(t *testing.T) {
+	s := &Server{}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	got, err := s.admitStranger(ctx, healthpb.Health_Check_FullMethodName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if end, ok := got.Deadline(); !ok || time.Until(end) > strangerTime {
+		t.Errorf("it may go on until %v", end)
+	}
+}
