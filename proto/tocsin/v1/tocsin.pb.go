@@ -1451,11 +1451,13 @@ type SubmitRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name or address.
 	List string `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
-	// 1 to 1000 hashes, "algorithm:hex".
+	// 1 to 1000 hashes, "algorithm:hex", of one file or picture, or else all of one
+	// algorithm: two algorithms that match one statement count as agreeing.
 	Hashes []string `protobuf:"bytes,2,rep,name=hashes,proto3" json:"hashes,omitempty"`
 	// Beside those of the list.
 	Labels []string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty"`
-	// Unspecified for the list's.
+	// Unspecified for the list's. Accept on a list that has another action takes
+	// the scope admin: it suppresses what others listed.
 	Action Action `protobuf:"varint,4,opt,name=action,proto3,enum=tocsin.v1.Action" json:"action,omitempty"`
 	// Why, for people.
 	Reason string `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`

@@ -238,7 +238,9 @@ type ListServiceClient interface {
 	// ListLists describes all lists, by name.
 	ListLists(ctx context.Context, in *ListListsRequest, opts ...grpc.CallOption) (*ListListsResponse, error)
 	// Submit signs a statement that puts hashes on a list, and applies it. It is
-	// durable when the answer comes, and every later lookup heeds it.
+	// durable when the answer comes, and every later lookup heeds it. Hashes that are on the
+	// list already are left out; if what stands there says less (a milder action, fewer labels, an
+	// earlier end), the answer is FAILED_PRECONDITION and nothing is listed.
 	Submit(ctx context.Context, in *SubmitRequest, opts ...grpc.CallOption) (*SubmitResponse, error)
 	// Retract withdraws a statement of this node, or some of its hashes.
 	Retract(ctx context.Context, in *RetractRequest, opts ...grpc.CallOption) (*RetractResponse, error)
@@ -401,7 +403,9 @@ type ListServiceServer interface {
 	// ListLists describes all lists, by name.
 	ListLists(context.Context, *ListListsRequest) (*ListListsResponse, error)
 	// Submit signs a statement that puts hashes on a list, and applies it. It is
-	// durable when the answer comes, and every later lookup heeds it.
+	// durable when the answer comes, and every later lookup heeds it. Hashes that are on the
+	// list already are left out; if what stands there says less (a milder action, fewer labels, an
+	// earlier end), the answer is FAILED_PRECONDITION and nothing is listed.
 	Submit(context.Context, *SubmitRequest) (*SubmitResponse, error)
 	// Retract withdraws a statement of this node, or some of its hashes.
 	Retract(context.Context, *RetractRequest) (*RetractResponse, error)
