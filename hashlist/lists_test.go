@@ -400,6 +400,9 @@ func TestVerdicts(t *testing.T) {
 		{"the very file is harmless", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, SHA256))}, probe(pdq(0), hashAt(t, SHA256)), VerdictAllow, 2, 1},
 		{"a harmless frame beside a banned one", []Statement{add("ban", pdq(0)), add("harmless", pdq(100))}, probe(pdq(100), pdq(0)), VerdictReject, 2, 0},
 		{"a harmless frame nearer than another's ban", []Statement{add("ban", pdq(10)), add("harmless", pdq(0))}, probe(pdq(0), pdq(8)), VerdictReject, 4, 1},
+		{"a picture made flat", []Statement{add("ban", pdq(0))}, Query{Probes: []Probe{{Hash: pdq(0), Flat: true}}}, VerdictHold, 1, 0},
+		{"a flat frame beside another", []Statement{add("ban", pdq(0))}, Query{Probes: []Probe{{Hash: pdq(0), Flat: true}, {Hash: pdq(1), Index: 1}}}, VerdictReject, 2, 0},
+		{"a flat picture that is marked", []Statement{add("marked", pdq(0))}, Query{Probes: []Probe{{Hash: pdq(0), Flat: true}}}, VerdictFlag, 1, 0},
 		{"only harmless", []Statement{add("harmless", pdq(0))}, probe(pdq(0)), VerdictAllow, 1, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -23,6 +23,7 @@ type Probe struct {
 	Hash      Hash
 	Index     int    // the caller's number of the frame or picture it is of, returned in Match
 	Transform string // the caller's own word for how the picture was turned, returned in Match
+	Flat      bool   // of a picture with a quality below the policy's: what it matches comes to hold at most
 }
 
 // Match is one listed hash within its list's radius of a probe. If several
@@ -61,6 +62,7 @@ type candidate struct {
 	posting    uint32
 	probe      uint32
 	distance   int
+	flat       bool
 	suppressed bool
 }
 
@@ -132,7 +134,7 @@ func (f *fold) candidates(q Query, now int64) []candidate {
 					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
 					continue
 				}
-				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance}
+				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance, flat: probe.Flat}
 				if at == nil {
 					at = make(map[place]int)
 				}
@@ -196,6 +198,9 @@ func (f *fold) judge(found []candidate, policy *Policy, r *Result) int {
 			continue
 		}
 		v := policy.of(action, agree[f.postings[c.posting].stmt])
+		if c.flat {
+			v = min(v, VerdictHold)
+		}
 		if best < 0 || v > r.Verdict {
 			best, r.Verdict = i, v
 		}

@@ -43,10 +43,15 @@ type Policy struct {
 	// lifted when two algorithms match the same statement.
 	Ceiling [SHA256 + 1]Verdict
 	// MinQuality is the least PDQ quality, 0 to 100, at which the perceptual
-	// hashes of a picture are looked up or listed. Flat pictures have bits of
-	// noise and match each other.
+	// hashes of a picture are listed. Flat pictures have bits of noise and match
+	// each other. A copy may have been made flat so that it passes, so one that is
+	// looked up is compared down to LeastQuality, but comes to hold at most.
 	MinQuality int
 }
+
+// LeastQuality is the PDQ quality below which a picture shows so little that its
+// perceptual hashes are not looked up.
+const LeastQuality = 5
 
 // DefaultPolicy is cautious: what is recommended is done, but the 64-bit hashes,
 // which confuse pictures, and MD5 and SHA-1, for which two files can be made to

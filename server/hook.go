@@ -186,6 +186,7 @@ func (s *Server) unknown(r *http.Request, why string, err error) hookAnswer {
 func (s *Server) hookTooLong(ctx context.Context, r *http.Request, in io.Reader, file []byte) hookAnswer {
 	const beginning = 4096 // no format is told from farther in
 	if _, err := s.cfg.Media.Hash(ctx, file[:min(len(file), beginning)]); !errors.Is(err, imagehash.ErrVideo) {
+		s.log.Info("hook: refused a file of more bytes than are examined", slog.Int64("limit", s.cfg.Limit.MediaBytes))
 		return answerTooLong
 	}
 	a := s.unknown(r, "video", s.tooLong())

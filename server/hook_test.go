@@ -5,9 +5,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/color"
+	"image/jpeg"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -384,5 +388,51 @@ func TestUploadsAreBounded(t *testing.T) {
 	// garbage; the connections of both sides take another 16 MiB.
 	if used > 8*room*size+16<<20 {
 		t.Errorf("%d MiB were in use, for %d files of %d MiB that may be held", used>>20, room, size>>20)
+	}
+}
+
+// TestMadeFlat: who takes the contrast out of a banned picture takes its
+// quality below the least, but not its hash away: it is held.
+func TestMadeFlat(t *testing.T) {
+	n := start(t, func(c *Config) { c.Hook.Hold = AnswerReject })
+	file, err := os.ReadFile("../cmd/demo/photos/cat.jpg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	original, err := jpeg.Decode(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.ban("gore", n.media(file).Frames[0].PDQ[0])
+	c := pb.NewLookupServiceClient(n.dial(n.grpc, n.token("looks", ScopeLookup)))
+	seen := map[bool]bool{}
+	for _, contrast := range []int{100, 20, 10, 5, 3} { // per cent
+		flat := image.NewGray(original.Bounds())
+		for y := range original.Bounds().Dy() {
+			for x := range original.Bounds().Dx() {
+				g := color.GrayModel.Convert(original.At(x, y)).(color.Gray)
+				flat.SetGray(x, y, color.Gray{Y: uint8(128 + (int(g.Y)-128)*contrast/100)})
+			}
+		}
+		file := encodeJPEG(t, flat, 95)
+		quality := n.media(file).Frames[0].Quality
+		if quality < hashlist.LeastQuality {
+			continue
+		}
+		want := pb.Verdict_VERDICT_REJECT
+		if quality < 50 {
+			want = pb.Verdict_VERDICT_HOLD
+		}
+		seen[quality < 50] = true
+		r, err := sendMedia(t.Context(), c, file, nil, 1<<20)
+		if err != nil || r.GetLookup().GetVerdict() != want {
+			t.Errorf("contrast %d %%, quality %d: %v, %v, want %v", contrast, quality, r.GetLookup().GetVerdict(), err, want)
+		}
+		if code, a := n.post(n.token(fmt.Sprintf("pictrs-%d", contrast), ScopeLookup), bytes.NewReader(file)); code != 403 {
+			t.Errorf("contrast %d %%, quality %d: the hook answers %d %+v", contrast, quality, code, a)
+		}
+	}
+	if !seen[true] || !seen[false] {
+		t.Errorf("the pictures had qualities below and above the least: %v", seen)
 	}
 }

@@ -113,7 +113,7 @@ var inverted = func() (t [len(imagehash.Transforms)]string) {
 }()
 
 // probes are the hashes by which a file is looked up: its digests, and of each
-// frame of enough quality the dihedral set of PDQ, the complements of that, and
+// frame that shows anything the dihedral set of PDQ, the complements of that, and
 // the two 64-bit hashes.
 func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
 	p := make([]hashlist.Probe, 0, 3+18*len(m.Frames))
@@ -122,18 +122,19 @@ func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
 	}
 	for i := range m.Frames {
 		f := &m.Frames[i]
-		if f.Quality < minQuality {
+		if f.Quality < min(minQuality, hashlist.LeastQuality) {
 			continue
 		}
+		flat := f.Quality < minQuality
 		for t, h := range f.PDQ {
 			if !h.IsZero() {
-				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[t]},
-					hashlist.Probe{Hash: h.Complement(), Index: f.Index, Transform: inverted[t]})
+				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[t], Flat: flat},
+					hashlist.Probe{Hash: h.Complement(), Index: f.Index, Transform: inverted[t], Flat: flat})
 			}
 		}
 		for _, h := range [...]hashlist.Hash{f.PHash, f.DHash} {
 			if !h.IsZero() {
-				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[0]})
+				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[0], Flat: flat})
 			}
 		}
 	}
