@@ -199,7 +199,10 @@ func plain(err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
-		message = "the node does not answer: " + strings.TrimPrefix(message, "connection error: ")
+		message = "the node does not answer: " + strings.TrimPrefix(message, "connection error: desc = ")
+		if strings.Contains(message, "does not look like a TLS handshake") {
+			message += " (nothing there speaks TLS: if --server is on loopback, add --insecure-plaintext; else the node needs a certificate)"
+		}
 	case codes.Unauthenticated:
 		message += " (a token comes from --token-file or $TOCSIN_TOKEN; the node's admin makes one with `tocsin token create`)"
 	case codes.DeadlineExceeded:

@@ -31,7 +31,7 @@ for the issuer again.`,
 			err = a.backupStopped(cmd.Context(), args[0])
 		}
 		if err != nil {
-			return err
+			return named("back up to", args[0], err)
 		}
 		info, err := os.Stat(args[0])
 		if err != nil {

@@ -39,8 +39,9 @@ Files are hashed here and do not leave this machine; only hashes go to the node.
 A hash is written algorithm:hex, or as bare hexadecimal with one --algorithm.
 
 Pictures without structure would match each other. If the PDQ quality of a file
-is below --min-quality, only its digests are listed, and so it is for files that
-are no pictures. The node refuses what is below its own least quality.
+is below --min-quality, only its digests are listed. The node refuses what is
+below its own least quality. A file that cannot be decoded as a picture is
+refused; with --algorithm its digests among those named are listed.
 
 To list what is known to be harmless, use a list whose action is accept.`,
 		Example: `  tocsin ban --list refused --label spam --reason "sold fake shoes" shoes.jpg
@@ -63,6 +64,16 @@ To list what is known to be harmless, use a list whose action is accept.`,
 		if err != nil {
 			return a.usage("%w", err)
 		}
+		if err := checkRef(*list); err != nil {
+			return a.usage("%w", err)
+		}
+		also, err := checkedLabels(*labels)
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		if *minQuality < 0 || *minQuality > 100 {
+			return a.usage("least quality %d is not between 0 and 100", *minQuality)
+		}
 		act, err := parseAction(*action)
 		if err != nil {
 			return a.usage("%w", err)
@@ -72,7 +83,8 @@ To list what is known to be harmless, use a list whose action is accept.`,
 			return a.usage("%w", err)
 		}
 		var bare hashlist.Algorithm
-		if cmd.Flags().Changed("algorithm") && len(wanted) == 1 {
+		chosen := cmd.Flags().Changed("algorithm")
+		if chosen && len(wanted) == 1 {
 			bare = wanted[0]
 		}
 		hashes := make([]hashlist.Hash, len(args))
@@ -81,7 +93,6 @@ To list what is known to be harmless, use a list whose action is accept.`,
 				return a.usage("%w", err)
 			}
 		}
-		slices.Sort(*labels)
 		n, err := c.dial(cmd.Context())
 		if err != nil {
 			return err
@@ -90,16 +101,24 @@ To list what is known to be harmless, use a list whose action is accept.`,
 		if err := checkList(cmd.Context(), n, *list); err != nil {
 			return err
 		}
+		_, _, ofNothing := imagehash.Digests(nil)
 		return a.withHasher(func(hasher *imagehash.Hasher) error {
 			var errs []error
 			for i, arg := range args {
-				request := &pb.SubmitRequest{List: *list, Labels: slices.Compact(*labels), Action: act, Reason: *reason, Expires: until}
+				request := &pb.SubmitRequest{List: *list, Labels: also, Action: act, Reason: *reason, Expires: until}
 				if hashes[i].IsZero() {
 					m, err := a.hashFile(cmd.Context(), hasher, arg)
-					if m.SHA256.IsZero() { // it could not even be read
+					switch {
+					case m.SHA256.IsZero() || cmd.Context().Err() != nil: // it could not even be read
 						errs = append(errs, err)
 						continue
-					} else if err != nil {
+					case m.SHA256 == ofNothing:
+						errs = append(errs, fmt.Errorf("%s is empty: its digest would match every empty file", printable(arg)))
+						continue
+					case err != nil && !chosen:
+						errs = append(errs, fmt.Errorf("%w: nothing is listed; to list its digest all the same, give --algorithm sha256", err))
+						continue
+					case err != nil:
 						a.warn("%v: only digests are listed", err)
 					}
 					request.Hashes, request.Quality = a.choose(arg, &m, wanted, *allFrames, *minQuality)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -9,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -23,17 +20,21 @@ func (a *app) configCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check", Short: "Say whether the node would start with its configuration", Args: cobra.NoArgs,
 		Long: `Read the configuration as serve would, with the environment and the flags, and
-say whether the node would start with it. Nothing is started and nothing is
-written; whether the ports are free is for "tocsin doctor" to see.`,
+say whether the node would start with it and with its issuer's key. Nothing is
+started and nothing is written; the database, and whether the ports are free, is
+for "tocsin doctor" to see.`,
 	}
 	set := overrides(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		dir := a.dataDir()
-		conf, err := loadConfig(dir, os.Environ(), set())
+		conf, err := loadStrictly(dir, os.Environ(), set())
 		if err != nil {
 			return err
 		}
 		if err := conf.check(dir); err != nil {
+			return err
+		}
+		if _, err := readKey(keyPath(dir, conf.Node.Issuer)); err != nil {
 			return err
 		}
 		if a.json {
@@ -62,7 +63,7 @@ func (a *app) configPrintCommand() *cobra.Command {
 		}
 		if !*standard {
 			var err error
-			if conf, err = loadConfig(a.dataDir(), os.Environ(), set()); err != nil {
+			if conf, err = loadStrictly(a.dataDir(), os.Environ(), set()); err != nil {
 				return err
 			}
 		}
@@ -95,40 +96,4 @@ func (a *app) configPrintCommand() *cobra.Command {
 		return errors.Join(errs...)
 	}
 	return cmd
-}
-
-// maxSocketPath is what fits in a sockaddr_un, with its final zero.
-const maxSocketPath = 107
-
-// check reports the first thing with which serve would not start, without
-// starting anything. It looks at the configuration and the files it names, not
-// at keys, database and ports.
-func (c *config) check(dir string) error {
-	if err := c.checkNode(); err != nil {
-		return err
-	}
-	p := c.policy()
-	if err := p.Validate(); err != nil {
-		return err
-	}
-	hasher, err := imagehash.NewHasher(c.mediaLimits())
-	if err != nil {
-		return fmt.Errorf("media: %w", err)
-	}
-	hasher.Close()
-	sc := c.server(dir)
-	if n := len(sc.GRPC.Socket); n > maxSocketPath {
-		return fmt.Errorf("grpc.socket: the path %s has %d bytes, a unix socket's may have %d: set a shorter one, such as /run/tocsin.sock", sc.GRPC.Socket, n, maxSocketPath)
-	}
-	for _, l := range []struct{ section, cert, key string }{
-		{"grpc", sc.GRPC.CertFile, sc.GRPC.KeyFile},
-		{"http", sc.HTTP.CertFile, sc.HTTP.KeyFile},
-	} {
-		if l.cert != "" || l.key != "" {
-			if _, err := tls.LoadX509KeyPair(l.cert, l.key); err != nil {
-				return fmt.Errorf("%s.cert_file and key_file: %w", l.section, err)
-			}
-		}
-	}
-	return sc.Validate()
 }

@@ -9,14 +9,17 @@ import (
 	"image/color"
 	"image/png"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 	"github.com/tocsin-fed/tocsin/store"
@@ -122,7 +125,7 @@ func (d *doctor) directory() {
 }
 
 func (d *doctor) configuration() {
-	conf, err := loadConfig(d.dir, os.Environ(), nil)
+	conf, err := loadStrictly(d.dir, os.Environ(), nil)
 	if err != nil {
 		d.say("configuration", "failed", "correct it, then run `tocsin config check`", "%v", err)
 		return
@@ -133,7 +136,7 @@ func (d *doctor) configuration() {
 		return
 	}
 	if conf.Node.Origin == defaults().Node.Origin {
-		d.say("configuration", "warning", "set node.origin before other nodes follow this one", "the origin is %s, which is for trying it out", conf.Node.Origin)
+		d.say("configuration", "warning", originRemedy, "the origin is %s, which is for trying it out", conf.Node.Origin)
 		return
 	}
 	d.say("configuration", "ok", "", "%s", filepath.Join(d.dir, configName))
@@ -182,11 +185,36 @@ func (d *doctor) node(ctx context.Context, c *client) {
 		d.say("node", "failed", "look at its log, and start it again", "it takes connections, but does not answer: %v", plain(err))
 		return
 	}
+	defer d.lists(ctx, n)
 	if s.GetVersion() != version {
 		d.say("node", "warning", "start the node again to bring it up to date", "it runs version %s, this is %s", s.GetVersion(), version)
 		return
 	}
 	d.say("node", "ok", "", "it runs, with %d statements", s.GetStatements())
+}
+
+// lists asks the running node whether its lists are of its own origin.
+func (d *doctor) lists(ctx context.Context, n *node) {
+	answer, err := n.lists.ListLists(ctx, &pb.ListListsRequest{})
+	if err != nil {
+		d.say("lists", "failed", "look at its log, and start it again", "%v", plain(err))
+		return
+	}
+	var ids []string
+	for _, l := range answer.GetLists() {
+		ids = append(ids, l.GetId())
+	}
+	d.origins(ids)
+}
+
+// origins says what it means where the lists lie.
+func (d *doctor) origins(lists []string) {
+	if foreign := elsewhere(d.conf.Node.Origin, lists); len(foreign) > 0 {
+		d.say("lists", "failed", "if node.origin was changed, put it back; "+originRemedy,
+			"%s of another origin than %s, as %s: they act, but can no longer be changed", plural(uint64(len(foreign)), "list"), d.conf.Node.Origin, foreign[0])
+		return
+	}
+	d.say("lists", "ok", "", "%s, of this origin", plural(uint64(len(lists)), "list"))
 }
 
 func (d *doctor) database(ctx context.Context) {
@@ -203,12 +231,34 @@ func (d *doctor) database(ctx context.Context) {
 		d.say("database", "failed", "see there; if it is damaged, restore a backup", "%v", err)
 		return
 	}
-	err = errors.Join(db.Check(ctx), db.Close())
-	if err != nil {
+	err = db.Check(ctx)
+	var lists []string
+	if err == nil {
+		lists, err = listsOf(ctx, db)
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
 		d.say("database", "failed", "restore a backup", "%v", err)
 		return
 	}
 	d.say("database", "ok", "", "every byte of %s is as it was written", path)
+	d.origins(lists)
+}
+
+// listsOf reads which lists a log defines and does not end again.
+func listsOf(ctx context.Context, log hashlist.Log) ([]string, error) {
+	of := map[string]string{} // by the statement that defines it
+	for r, err := range log.After(ctx, 0, hashlist.Selection{}) {
+		if err != nil {
+			return nil, err
+		}
+		switch r.Statement.Kind {
+		case hashlist.DefineList:
+			of[r.Statement.ID] = r.Statement.List
+		case hashlist.Retraction:
+			delete(of, r.Statement.Retracts)
+		}
+	}
+	return slices.Compact(slices.Sorted(maps.Values(of))), nil
 }
 
 func (d *doctor) listeners(ctx context.Context) {

@@ -7,13 +7,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
+	"github.com/tocsin-fed/tocsin/exchange"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 )
@@ -24,6 +24,9 @@ const formatsHelp = `The formats:
   pdq-csv  hash,quality,filename, as the PDQ tool prints
   pytx     CSV with signal_type,signal_str,collab,category,tags, as ThreatExchange uses`
 
+// refusedShown is how many of the refused rows people are shown.
+const refusedShown = 20
+
 // progressEvery is the time between two lines about progress, where there is no terminal.
 const progressEvery = 10 * time.Second
 
@@ -33,10 +36,11 @@ func (a *app) importCommand() *cobra.Command {
 		Long: `Put the hashes of a file, or of standard input for -, on a list. Hashes that are on
 it already are skipped: an import that was interrupted is simply run again.
 
-Rows that are refused (no hash, the all-zero hash, low quality) are told with
-their line on standard error and counted, and the exit status stays 0. With
---strict the import stops at the first of them with exit status 1; what was
-listed before stays. With --json the refused rows, then the sum, are printed.
+Rows that are refused (no hash, the all-zero hash, low quality) are counted, and
+the first of them told with their line on standard error; the exit status stays 0
+unless every row is refused. With --strict the import stops at the first of them
+with exit status 1; what was listed before stays. With --json the refused rows,
+up to 10,000 of them, then the sum, are printed.
 
 ` + formatsHelp,
 		Example: "  tocsin import hashes.csv --list partner --format pytx",
@@ -53,6 +57,16 @@ listed before stays. With --json the refused rows, then the sum, are printed.
 	c := a.client(cmd)
 	required(cmd, "list", "format")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := exchange.Lookup(*format); err != nil {
+			return a.usage("%w", err)
+		}
+		if err := checkRef(*list); err != nil {
+			return a.usage("%w", err)
+		}
+		also, err := checkedLabels(*labels)
+		if err != nil {
+			return a.usage("%w", err)
+		}
 		if *algorithm != "" {
 			if _, err := hashlist.ParseAlgorithm(*algorithm); err != nil {
 				return a.usage("%w", err)
@@ -62,7 +76,6 @@ listed before stays. With --json the refused rows, then the sum, are printed.
 		if err != nil {
 			return a.usage("%w", err)
 		}
-		slices.Sort(*labels)
 		f, err := a.open(args[0])
 		if err != nil {
 			return err
@@ -84,10 +97,19 @@ listed before stays. With --json the refused rows, then the sum, are printed.
 		}
 		p := a.progress("importing", total, *quiet)
 		sum, err := a.importFile(cmd.Context(), n, f, p, &pb.ImportOptions{
-			List: *list, Format: *format, Algorithm: *algorithm, Labels: slices.Compact(*labels), Reason: *reason,
+			List: *list, Format: *format, Algorithm: *algorithm, Labels: also, Reason: *reason,
 			Strict: *strict, DryRun: *dryRun, Expires: until,
 		})
 		p.end()
+		if sum == nil && cmd.Context().Err() != nil {
+			sum = &pb.ImportResponse{} // interrupted before the node said anything
+		}
+		if more := sum.GetRefused(); more > refusedShown && !a.json {
+			a.warn("and %s more refused rows; --json prints them", fmt.Sprint(more-refusedShown))
+		}
+		if sum.GetDone() && sum.GetRefused() > 0 && sum.GetRefused() == sum.GetRows() && err == nil {
+			err = fmt.Errorf("nothing in %s was accepted: is its format %s? `tocsin import --help` describes the formats", printable(args[0]), *format)
+		}
 		return errors.Join(a.printImport(sum, err, *list, *dryRun, *strict), err)
 	}
 	return cmd
@@ -127,6 +149,7 @@ func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress,
 		sent <- stream.CloseSend()
 	}()
 	var last *pb.ImportResponse
+	shown := 0
 	for {
 		r, err := stream.Recv()
 		if err == io.EOF {
@@ -155,7 +178,7 @@ func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress,
 					cancel()
 					return last, err
 				}
-			} else {
+			} else if shown++; shown <= refusedShown {
 				a.warn("line %d: %s", row.GetLine(), printable(row.GetReason()))
 			}
 		}
@@ -171,7 +194,7 @@ func (a *app) importDone(last *pb.ImportResponse) error {
 }
 
 func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dryRun, strict bool) error {
-	if failed != nil && !(strict && sum.GetRefused() > 0) {
+	if failed != nil && !sum.GetDone() && !(strict && sum.GetRefused() > 0) {
 		a.warn("the import is not complete; run it again to go on, what is listed is skipped")
 	}
 	if sum == nil && failed != nil {
@@ -186,9 +209,12 @@ func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dry
 			Refused uint64 `json:"refused"`
 			DryRun  bool   `json:"dry_run"`
 			Done    bool   `json:"done"`
-		}{list, sum.GetRows(), sum.GetListed(), sum.GetSkipped(), sum.GetRefused(), dryRun, sum.GetDone() && failed == nil})
+		}{list, sum.GetRows(), sum.GetListed(), sum.GetSkipped(), sum.GetRefused(), dryRun, sum.GetDone()})
 	}
 	did := plural(sum.GetListed(), "hash") + " listed on " + list
+	if !sum.GetDone() { // the node has finished what it had begun since it sent this
+		did = "at least " + did
+	}
 	if dryRun { // the node counts none as listed
 		did = plural(sum.GetRows()-sum.GetSkipped()-sum.GetRefused(), "hash") + " would be listed on " + list
 	}
@@ -201,8 +227,9 @@ func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "export LIST --format FORMAT", Short: "Write the hashes in force on a list in another system's format", Args: cobra.ExactArgs(1),
 		Long: `Write the hashes in force on a list to standard output or to a new file. How many
-the format cannot hold is told on standard error. A list may be confidential:
-what is exported is yours to guard.
+the format cannot hold is told on standard error, or with --json and --output as
+an object with file, hashes and left_out. A list may be confidential: what is
+exported is yours to guard.
 
 ` + formatsHelp,
 	}
@@ -211,12 +238,20 @@ what is exported is yours to guard.
 	c := a.client(cmd)
 	required(cmd, "format")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if _, err := exchange.Lookup(*format); err != nil {
+			return a.usage("%w", err)
+		}
+		if err := checkRef(args[0]); err != nil {
+			return a.usage("%w", err)
+		}
+		if a.json && *output == "-" {
+			return a.usage("--json needs --output FILE: the hashes go to standard output")
+		}
 		n, err := c.dial(cmd.Context())
 		if err != nil {
 			return err
 		}
 		defer n.Close()
-		w := a.out
 		if *output != "-" {
 			// Under another name until it is complete.
 			part := *output + ".part"
@@ -225,39 +260,64 @@ what is exported is yours to guard.
 			}
 			f, err := os.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 			if err != nil {
-				return err
+				return named("export to", *output, err)
 			}
 			defer os.Remove(part)
 			defer f.Close()
-			if err := a.export(cmd.Context(), n, args[0], *format, f); err != nil {
-				return err
+			sum, err := a.export(cmd.Context(), n, args[0], *format, f)
+			if err == nil {
+				err = f.Sync()
 			}
-			return errors.Join(f.Sync(), os.Link(part, *output), syncDir(filepath.Dir(*output)))
+			if err == nil {
+				err = os.Link(part, *output)
+			}
+			if err == nil {
+				err = syncDir(filepath.Dir(*output))
+			}
+			if err != nil {
+				return named("export to", *output, err)
+			}
+			return a.printExport(sum, *output, *format)
 		}
-		return a.export(cmd.Context(), n, args[0], *format, w)
+		sum, err := a.export(cmd.Context(), n, args[0], *format, a.out)
+		if err != nil {
+			return err
+		}
+		return a.printExport(sum, *output, *format)
 	}
 	return cmd
 }
 
-func (a *app) export(ctx context.Context, n *node, list, format string, w io.Writer) error {
+// export writes a list to w. It returns the counts.
+func (a *app) export(ctx context.Context, n *node, list, format string, w io.Writer) (*pb.ExportResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stream, err := n.lists.Export(ctx, &pb.ExportRequest{List: list, Format: format})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var last *pb.ExportResponse
 	for {
 		r, err := stream.Recv()
 		if err == io.EOF {
-			break
+			return last, nil
 		} else if err != nil {
-			return plain(err)
+			return nil, plain(err)
 		}
 		last = r
 		if _, err := w.Write(r.GetChunk()); err != nil {
-			return err
+			return nil, err
 		}
+	}
+}
+
+func (a *app) printExport(last *pb.ExportResponse, file, format string) error {
+	if a.json {
+		return a.line(struct {
+			File    string `json:"file"`
+			Hashes  uint64 `json:"hashes"`
+			LeftOut uint64 `json:"left_out"`
+		}{file, last.GetHashes(), last.GetLeftOut()})
 	}
 	if k := last.GetLeftOut(); k > 0 {
 		a.warn("%s written, %d left out because format %s cannot hold them", plural(last.GetHashes(), "hash"), k, format)
@@ -339,6 +399,11 @@ interrupted. With --json each line has the statement as it was signed.`,
 	count := cmd.Flags().Uint64("count", 0, "end after so many; 0 to go on")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *list != "" {
+			if err := checkRef(*list); err != nil {
+				return a.usage("%w", err)
+			}
+		}
 		n, err := c.dial(cmd.Context())
 		if err != nil {
 			return err

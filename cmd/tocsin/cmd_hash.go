@@ -26,7 +26,8 @@ are printed all the same, and the exit status is 1.
 
 With --json each line is an object with file, algorithm, hash (hexadecimal) and
 quality. Quality is PDQ's, 0 to 100, and null for the other algorithms. --frames
-adds frame, --dihedral adds transform.`,
+adds frame, --dihedral adds transform. A file that cannot be read, or is no
+picture, has an object with file and error.`,
 		Example: "  tocsin hash --algorithm pdq *.jpg",
 	}
 	algorithms := cmd.Flags().StringSlice("algorithm", nil, "only these: pdq, phash, dhash, md5, sha1, sha256")
@@ -46,6 +47,9 @@ adds frame, --dihedral adds transform.`,
 				m, err := a.hashFile(cmd.Context(), h, name)
 				if err != nil {
 					errs = append(errs, err)
+					if err := a.failed("file", name, err); err != nil {
+						return errors.Join(append(errs, err)...)
+					}
 				}
 				for _, row := range hashRows(name, &m, *frames, *dihedral) {
 					if alg, _ := hashlist.ParseAlgorithm(row.Algorithm); !slices.Contains(only, alg) {
@@ -179,33 +183,4 @@ func (a *app) read(name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s is larger than %d bytes", printable(name), limit)
 	}
 	return b, nil
-}
-
-func parseAlgorithms(names []string) ([]hashlist.Algorithm, error) {
-	var all []hashlist.Algorithm
-	for _, name := range names {
-		alg, err := hashlist.ParseAlgorithm(name)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, alg)
-	}
-	return all, nil
-}
-
-// parseSubject tells the hashes among the arguments of a command from the
-// files. "algorithm:hex" is a hash; so is bare hexadecimal of the right length
-// if bare is an algorithm. All else names a file; ./pdq:x is a file called so.
-func parseSubject(arg string, bare hashlist.Algorithm) (h hashlist.Hash, isHash bool, err error) {
-	if name, _, ok := strings.Cut(arg, ":"); ok {
-		if _, err := hashlist.ParseAlgorithm(name); err == nil {
-			h, err = hashlist.ParseHash(arg)
-			return h, true, err
-		}
-	}
-	if bare.Valid() && len(arg) == 2*bare.Size() && strings.Trim(arg, "0123456789abcdefABCDEF") == "" {
-		h, err = hashlist.ParseHashLenient(bare, arg)
-		return h, true, err
-	}
-	return hashlist.Hash{}, false, nil
 }

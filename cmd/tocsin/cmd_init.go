@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -22,10 +23,13 @@ func (a *app) initCommand() *cobra.Command {
 signing key for the issuer, and an empty database. What is there already is
 never touched. No list is made; the hint at the end tells how.
 
+The origin is part of the name of every statement and list that the node signs,
+and cannot be changed later. The default is for trying tocsin out.
+
 Without --data the directory is $TOCSIN_DATA or else ./data.`,
 		Example: "  tocsin init --data /var/lib/tocsin --origin https://hashes.example --issuer alice",
 	}
-	cmd.Flags().StringVar(&origin, "origin", origin, "public address of the node; set it before anybody follows the node")
+	cmd.Flags().StringVar(&origin, "origin", origin, "public address of the node; it cannot be changed later")
 	cmd.Flags().StringVar(&issuer, "issuer", issuer, "name of the issuer who signs")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir := a.data
@@ -54,9 +58,10 @@ Without --data the directory is $TOCSIN_DATA or else ./data.`,
   %[2]s   its settings, each explained
   %[3]s   the signing key of %[4]s: keep a copy in a safe place
   %[5]s   its log, empty
+The origin %[6]s cannot be changed later: it is part of every name the node signs.
 Next:
   tocsin serve --data %[1]s
-`, dir, filepath.Join(dir, configName), keyPath(dir, issuer), conf.actor(), filepath.Join(dir, databaseName))
+`, dir, filepath.Join(dir, configName), keyPath(dir, issuer), conf.actor(), filepath.Join(dir, databaseName), origin)
 		return err
 	}
 	return cmd
@@ -66,15 +71,26 @@ Next:
 func (c *config) checkNode() error {
 	origin, err := hashlist.Origin(c.Node.Origin)
 	if err != nil {
-		return fmt.Errorf("node.origin: %w", err)
+		return c.wrong("node.origin", err)
 	}
 	if origin != c.Node.Origin {
-		return fmt.Errorf("node.origin: %q has more than scheme and host (want %q)", c.Node.Origin, origin)
+		return c.wrong("node.origin", fmt.Errorf("%q has more than scheme and host (want %q)", c.Node.Origin, origin))
 	}
 	if err := hashlist.CheckName(c.Node.Issuer); err != nil {
-		return fmt.Errorf("node.issuer: %w", err)
+		return c.wrong("node.issuer", err)
 	}
 	return nil
+}
+
+// originRemedy is what can be done about an origin that is not the one wanted.
+const originRemedy = "the origin cannot be changed in place: make a new data directory with `tocsin init --origin https://...`, and move lists with export and import"
+
+// elsewhere are those of lists, by their addresses, that do not lie under origin.
+func elsewhere(origin string, lists []string) []string {
+	return slices.DeleteFunc(slices.Clone(lists), func(id string) bool {
+		o, err := hashlist.Origin(id)
+		return err == nil && o == origin
+	})
 }
 
 // actor is the address of the node's issuer.

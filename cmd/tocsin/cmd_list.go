@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
@@ -15,7 +17,7 @@ import (
 
 func (a *app) listCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "Keep the node's lists", Args: cobra.NoArgs}
-	cmd.AddCommand(a.listCreateCommand(), a.listLsCommand(), a.listShowCommand(), a.listEntriesCommand(), a.listRemoveCommand())
+	cmd.AddCommand(a.listCreateCommand(), a.listEditCommand(), a.listLsCommand(), a.listShowCommand(), a.listEntriesCommand(), a.listRemoveCommand())
 	return cmd
 }
 
@@ -57,48 +59,84 @@ func (a *app) printList(l *pb.List) error {
 	})
 }
 
+// listFlags are the flags that say what a list is.
+type listFlags struct {
+	summary, audience, action string
+	labels                    []string
+	radius                    map[string]int64
+}
+
+func (f *listFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&f.summary, "summary", "", "what is on it, for people")
+	cmd.Flags().StringSliceVar(&f.labels, "label", nil, "label of everything on it; may be repeated")
+	cmd.Flags().StringVar(&f.audience, "audience", "followers", "who may read it: local, followers or public")
+	cmd.Flags().StringVar(&f.action, "action", "reject", "what to do with a match: accept, filter, reject or drop")
+	cmd.Flags().StringToInt64Var(&f.radius, "radius", nil, "Hamming radius, as in pdq=31 (to 63), phash=8, dhash=6 (to 16)")
+}
+
+// list returns what the flags say, all of it or their defaults.
+func (f *listFlags) list(name string) (*pb.List, error) {
+	if err := checkListName(name); err != nil {
+		return nil, err
+	}
+	act, err := parseAction(f.action)
+	if err != nil {
+		return nil, err
+	}
+	to, err := hashlist.ParseAudience(f.audience)
+	if err != nil {
+		return nil, err
+	}
+	labels, err := checkedLabels(f.labels)
+	if err != nil {
+		return nil, err
+	}
+	list := &pb.List{
+		Name: name, Summary: f.summary, Labels: labels, Action: act,
+		Audience: pb.Audience(pb.Audience_value["AUDIENCE_"+strings.ToUpper(to.String())]), Radius: map[string]uint32{},
+	}
+	for name, r := range f.radius {
+		alg, err := hashlist.ParseAlgorithm(name)
+		if err != nil {
+			return nil, fmt.Errorf("radius: %w", err)
+		}
+		if r < 0 || r > int64(alg.MaxRadius()) {
+			return nil, fmt.Errorf("radius %d of %s is not between 0 and %d", r, name, alg.MaxRadius())
+		}
+		list.Radius[name] = uint32(r)
+	}
+	return list, nil
+}
+
 func (a *app) listCreateCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "create NAME", Short: "Define a list, or define it anew", Args: cobra.ExactArgs(1),
-		Long: `Define a list, or define it anew; what is on it stays. A name has a-z, 0-9 and
-hyphens. Its action says what is to be done with a match: reject refuses it,
-filter lets it through and marks it, drop refuses it and keeps nothing. A list
-whose action is accept holds what is known to be harmless: it suppresses matches
-on other lists that are no nearer.`,
+		Use: "create NAME", Short: "Define a list", Args: cobra.ExactArgs(1),
+		Long: `Define a list. A name has a-z, 0-9 and hyphens. A list that exists is left as it
+is: "tocsin list edit" changes it. One that was removed is defined anew, and what
+was on it acts again.
+
+Its action says what is to be done with a match: reject refuses it, filter lets
+it through and marks it, drop refuses it and keeps nothing. A list whose action
+is accept holds what is known to be harmless: it suppresses matches on other
+lists that are no nearer.`,
 		Example: `  tocsin list create refused --summary "what we do not want" --label spam
   tocsin list create harmless --action accept --audience local --radius pdq=8`,
 	}
-	summary := cmd.Flags().String("summary", "", "what is on it, for people")
-	labels := cmd.Flags().StringSlice("label", nil, "label of everything on it; may be repeated")
-	audience := cmd.Flags().String("audience", "followers", "who may read it: local, followers or public")
-	action := cmd.Flags().String("action", "reject", "what to do with a match: accept, filter, reject or drop")
-	radius := cmd.Flags().StringToInt64("radius", nil, "Hamming radius, as in pdq=31 (to 63), phash=8, dhash=6 (to 16)")
+	var flags listFlags
+	flags.add(cmd)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		act, err := parseAction(*action)
+		list, err := flags.list(args[0])
 		if err != nil {
 			return a.usage("%w", err)
-		}
-		to, err := hashlist.ParseAudience(*audience)
-		if err != nil {
-			return a.usage("%w", err)
-		}
-		slices.Sort(*labels)
-		list := &pb.List{
-			Name: args[0], Summary: *summary, Labels: slices.Compact(*labels), Action: act,
-			Audience: pb.Audience(pb.Audience_value["AUDIENCE_"+strings.ToUpper(to.String())]), Radius: map[string]uint32{},
-		}
-		for name, r := range *radius {
-			alg, err := hashlist.ParseAlgorithm(name)
-			if err != nil {
-				return a.usage("radius: %w", err)
-			}
-			if r < 0 || r > int64(alg.MaxRadius()) {
-				return a.usage("radius %d of %s is not between 0 and %d", r, name, alg.MaxRadius())
-			}
-			list.Radius[name] = uint32(r)
 		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
+			_, err := n.lists.GetList(ctx, &pb.GetListRequest{List: list.Name})
+			if err == nil {
+				return fmt.Errorf("list %[1]s exists already: change it with `tocsin list edit %[1]s`", list.Name)
+			} else if status.Code(err) != codes.NotFound {
+				return err
+			}
 			answer, err := n.lists.CreateList(ctx, &pb.CreateListRequest{List: list})
 			if err != nil {
 				return err
@@ -107,6 +145,96 @@ on other lists that are no nearer.`,
 		})
 	}
 	return cmd
+}
+
+func (a *app) listEditCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "edit NAME", Short: "Change what a list says of itself", Args: cobra.ExactArgs(1),
+		Long: `Change the definition of a list. Only what a flag names is changed; what is on the
+list stays. --label replaces all labels of the list, and --label "" leaves none.
+--radius changes the radii it names.`,
+		Example: `  tocsin list edit refused --audience public
+  tocsin list edit refused --radius pdq=20`,
+	}
+	var flags listFlags
+	flags.add(cmd)
+	for _, name := range listFlagNames { // a default would look like what is set without the flag
+		cmd.Flags().Lookup(name).DefValue = ""
+	}
+	c := a.client(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		want, err := flags.list(args[0])
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		given := cmd.Flags().Changed
+		if !slices.ContainsFunc(listFlagNames, given) {
+			return a.usage("nothing is to be changed (want one or more of --%s)", strings.Join(listFlagNames, ", --"))
+		}
+		return c.call(cmd, func(ctx context.Context, n *node) error {
+			if err := checkList(ctx, n, want.Name); err != nil {
+				return err
+			}
+			answer, err := n.lists.GetList(ctx, &pb.GetListRequest{List: want.Name})
+			if err != nil {
+				return err
+			}
+			list := answer.GetList()
+			if given("summary") {
+				list.Summary = want.Summary
+			}
+			if given("label") {
+				list.Labels = want.Labels
+			}
+			if given("audience") {
+				list.Audience = want.Audience
+			}
+			if given("action") {
+				list.Action = want.Action
+			}
+			for name, r := range want.Radius {
+				list.Radius[name] = r
+			}
+			made, err := n.lists.CreateList(ctx, &pb.CreateListRequest{List: list})
+			if err != nil {
+				return err
+			}
+			return a.printList(made.GetList())
+		})
+	}
+	return cmd
+}
+
+// listFlagNames are the names of listFlags.
+var listFlagNames = []string{"summary", "label", "audience", "action", "radius"}
+
+// addressed are the lists, by address, whose name does not tell which one is
+// meant: those that share it, and those that are not of the node itself.
+func addressed(ctx context.Context, n *node, lists []*pb.List) map[string]bool {
+	show := map[string]bool{}
+	names, origins := map[string][]string{}, map[string][]string{}
+	for _, l := range lists {
+		names[l.GetName()] = append(names[l.GetName()], l.GetId())
+		origin, _ := hashlist.Origin(l.GetId()) // what is no address has an origin of its own
+		origins[origin] = append(origins[origin], l.GetId())
+	}
+	for _, same := range names {
+		for _, id := range same {
+			show[id] = len(same) > 1
+		}
+	}
+	// Only an admin may ask the node for its origin. To others, all lists of one
+	// origin are taken for the node's own.
+	own := ""
+	if s, err := n.admin.GetStatus(ctx, &pb.GetStatusRequest{}); err == nil {
+		own = s.GetOrigin()
+	}
+	for origin, ids := range origins {
+		for _, id := range ids {
+			show[id] = show[id] || own != "" && origin != own || own == "" && len(origins) > 1
+		}
+	}
+	return show
 }
 
 func (a *app) listLsCommand() *cobra.Command {
@@ -118,6 +246,15 @@ func (a *app) listLsCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			header := []string{"NAME", "ACTION", "AUDIENCE", "HASHES", "STATEMENTS", "LABELS", "SUMMARY"}
+			var show map[string]bool
+			if !a.json { // there the address is always told
+				show = addressed(ctx, n, answer.GetLists())
+			}
+			withAddress := slices.Contains(slices.Collect(maps.Values(show)), true)
+			if withAddress {
+				header = slices.Insert(header, 1, "ADDRESS")
+			}
 			var rows [][]string
 			for _, l := range answer.GetLists() {
 				d := describe(l)
@@ -126,7 +263,15 @@ func (a *app) listLsCommand() *cobra.Command {
 						return err
 					}
 				}
-				rows = append(rows, []string{d.Name, d.Action, d.Audience, fmt.Sprint(d.Hashes), fmt.Sprint(d.Statements), strings.Join(d.Labels, ","), d.Summary})
+				row := []string{d.Name, d.Action, d.Audience, fmt.Sprint(d.Hashes), fmt.Sprint(d.Statements), strings.Join(d.Labels, ","), d.Summary}
+				if withAddress {
+					address := ""
+					if show[d.ID] {
+						address = d.ID
+					}
+					row = slices.Insert(row, 1, address)
+				}
+				rows = append(rows, row)
 			}
 			switch {
 			case a.json:
@@ -135,7 +280,7 @@ func (a *app) listLsCommand() *cobra.Command {
 				a.warn("there is no list yet; make one with `tocsin list create NAME`")
 				return nil
 			}
-			return a.table([]string{"NAME", "ACTION", "AUDIENCE", "HASHES", "STATEMENTS", "LABELS", "SUMMARY"}, rows)
+			return a.table(header, rows)
 		})
 	}
 	return cmd
@@ -145,6 +290,9 @@ func (a *app) listShowCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "show NAME", Short: "Describe a list", Args: cobra.ExactArgs(1)}
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkRef(args[0]); err != nil {
+			return a.usage("%w", err)
+		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
 			answer, err := n.lists.GetList(ctx, &pb.GetListRequest{List: args[0]})
 			if err != nil {
@@ -164,6 +312,9 @@ func (a *app) listRemoveCommand() *cobra.Command {
 	reason := cmd.Flags().String("reason", "", "why, for people")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkRef(args[0]); err != nil {
+			return a.usage("%w", err)
+		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
 			if _, err := n.lists.RemoveList(ctx, &pb.RemoveListRequest{List: args[0], Reason: *reason}); err != nil {
 				return err
@@ -199,6 +350,9 @@ func (a *app) listEntriesCommand() *cobra.Command {
 	}
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkRef(args[0]); err != nil {
+			return a.usage("%w", err)
+		}
 		n, err := c.dial(cmd.Context())
 		if err != nil {
 			return err

@@ -21,8 +21,9 @@ written algorithm:hex, or as bare hexadecimal with --algorithm; all else is a
 file, and - is standard input. The whole file is sent to the node, which forgets
 it at once.
 
-Exit status: 0 if nothing matches, 3 if something does, 1 if the node could not
-say of one of them. A match that a list of harmless pictures suppresses does not
+Exit status: 3 if something matches, 1 if nothing does but the node could not say
+of one of them, 0 if nothing does. With --json what it could not say something of
+has an object with query and error. A match that a list of harmless pictures suppresses does not
 count, nor does a match on such a list.`,
 		Example: "  tocsin lookup upload.jpg || echo refused or trouble",
 	}
@@ -35,6 +36,14 @@ count, nor does a match on such a list.`,
 		if *algorithm != "" {
 			var err error
 			if bare, err = hashlist.ParseAlgorithm(*algorithm); err != nil {
+				return a.usage("%w", err)
+			}
+		}
+		if *limit < 1 || *limit > 1000 {
+			return a.usage("limit %d is not between 1 and 1000", *limit)
+		}
+		for _, list := range *lists {
+			if err := checkRef(list); err != nil {
 				return a.usage("%w", err)
 			}
 		}
@@ -54,6 +63,10 @@ count, nor does a match on such a list.`,
 		matched := false
 		var errs []error
 		for i, arg := range args {
+			if cmd.Context().Err() != nil {
+				errs = append(errs, fmt.Errorf("interrupted before %s", printable(arg)))
+				break
+			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
 			answer := &pb.LookupMediaResponse{}
 			var err error
@@ -65,20 +78,25 @@ count, nor does a match on such a list.`,
 			cancel()
 			if err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", printable(arg), plain(err)))
-				continue
+				err = a.failed("query", arg, err)
+			} else {
+				matched = matched || counts(answer.GetLookup())
+				err = a.printLookup(arg, answer)
 			}
-			matched = matched || counts(answer.GetLookup())
-			if err := a.printLookup(arg, answer); err != nil {
-				return err
+			if err != nil { // standard output takes no more
+				errs = append(errs, err)
+				break
 			}
 		}
-		if len(errs) > 0 {
-			return errors.Join(errs...)
-		}
+		err = errors.Join(errs...)
 		if matched {
+			// Whoever refuses what matches must not let it pass because of another file.
+			if err != nil {
+				a.tell(err)
+			}
 			return errMatch
 		}
-		return nil
+		return err
 	}
 	return cmd
 }

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
@@ -26,15 +28,28 @@ the list that has exactly them. Hashes that are merely near stay.`,
 	}
 	reason := cmd.Flags().String("reason", "", "why, for people")
 	list := cmd.Flags().String("list", "", "withdraw from this list what the arguments name")
+	algorithm := cmd.Flags().String("algorithm", "", "algorithm of hashes that are written without one")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *list != "" {
+			if err := checkRef(*list); err != nil {
+				return a.usage("%w", err)
+			}
+		}
 		subjects := args
 		if *list == "" {
 			subjects = args[1:]
 		}
+		var bare hashlist.Algorithm
+		if *algorithm != "" {
+			var err error
+			if bare, err = hashlist.ParseAlgorithm(*algorithm); err != nil {
+				return a.usage("%w", err)
+			}
+		}
 		hashes := make([]hashlist.Hash, len(subjects))
 		for i, arg := range subjects {
-			h, isHash, err := parseSubject(arg, 0)
+			h, isHash, err := parseSubject(arg, bare)
 			if err != nil {
 				return a.usage("%w", err)
 			}
@@ -137,7 +152,9 @@ func (a *app) retract(ctx context.Context, n *node, r *pb.RetractRequest) error 
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	answer, err := n.lists.Retract(ctx, r)
-	if err != nil {
+	if status.Code(err) == codes.NotFound {
+		return fmt.Errorf("%w: `tocsin list entries NAME` shows the ids of the statements on a list", plain(err))
+	} else if err != nil {
 		return err
 	}
 	if a.json {

@@ -61,7 +61,7 @@ error.`,
 	set := overrides(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		dir := a.dataDir()
-		conf, err := loadConfig(dir, os.Environ(), set())
+		conf, err := loadStrictly(dir, os.Environ(), set())
 		if err != nil {
 			return err
 		}
@@ -72,7 +72,12 @@ error.`,
 
 // logger writes to w as the configuration says.
 func (c *config) logger(w io.Writer) *slog.Logger {
-	options := &slog.HandlerOptions{Level: c.Log.Level.level}
+	options := &slog.HandlerOptions{Level: c.Log.Level.level, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // JSON would have a number of nanoseconds
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}
 	if c.Log.Format.name == "text" || c.Log.Format.name == "auto" && terminal(w) {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
@@ -101,7 +106,11 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, db.Close()) }()
+	defer func() {
+		if err = errors.Join(err, db.Close()); err == nil {
+			log.Info("stopped")
+		}
+	}()
 
 	begun := time.Now()
 	loading := &loadingLog{Log: db, log: log}
@@ -113,7 +122,15 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	loading.done.Store(true)
 	loaded := time.Since(begun)
 	counts := lists.Counts()
-	log.Info("loaded", "statements", counts.Statements, "lists", counts.Lists, "took", loaded.Round(time.Millisecond).String())
+	log.Info("loaded", "statements", counts.Statements, "lists", counts.Lists, "took", loaded.Round(time.Millisecond))
+	var foreign []string
+	for _, l := range lists.All() {
+		foreign = append(foreign, l.ID)
+	}
+	if foreign = elsewhere(conf.Node.Origin, foreign); len(foreign) > 0 {
+		log.Warn("the log has lists of another origin than node.origin: they act, but can no longer be changed; "+originRemedy,
+			"origin", conf.Node.Origin, "lists", len(foreign), "first", foreign[0])
+	}
 
 	hasher, err := imagehash.NewHasher(conf.mediaLimits())
 	if err != nil {

@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tocsin-fed/tocsin/hashlist"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+	"github.com/tocsin-fed/tocsin/server"
 )
 
 func (a *app) tokenCommand() *cobra.Command {
@@ -37,6 +39,12 @@ hashes on lists too; admin is for everything.`,
 	expires := cmd.Flags().String("expires", "", `when it ends: a time such as "30d" or "12h", or a date such as 2030-12-31`)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := hashlist.CheckName(args[0]); err != nil {
+			return a.usage("name of a token: %w", err)
+		}
+		if s := server.Scope(*scope); s != server.ScopeLookup && s != server.ScopeSubmit && s != server.ScopeAdmin {
+			return a.usage("unknown scope %.40q (want lookup, submit or admin)", *scope)
+		}
 		until, err := parseExpiry(*expires, time.Now())
 		if err != nil {
 			return a.usage("%w", err)

@@ -58,10 +58,15 @@ func run(args []string, in io.Reader, out, err io.Writer) int {
 		fmt.Fprintf(err, "tocsin: %v\nRun `%s --help` for its usage.\n", fail, cmd.CommandPath())
 		return exitUsage
 	}
-	for line := range strings.Lines(plain(fail).Error()) {
-		fmt.Fprintf(err, "tocsin: %s\n", strings.TrimSuffix(line, "\n"))
-	}
+	a.tell(fail)
 	return exitTrouble
+}
+
+// tell prints an error, and each of several on a line of its own.
+func (a *app) tell(err error) {
+	for line := range strings.Lines(plain(err).Error()) {
+		fmt.Fprintf(a.err, "tocsin: %s\n", strings.TrimSuffix(line, "\n"))
+	}
 }
 
 // commands is the table of commands.
@@ -92,6 +97,8 @@ mistake on the command line; lookup exits with 3 if there is a match.`,
 	group("pictures", "Pictures and hashes:", a.hashCommand(), a.lookupCommand(), a.banCommand(), a.retractCommand())
 	group("lists", "Lists:", a.listCommand(), a.importCommand(), a.exportCommand(), a.watchCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
+	root.SetOut(a.out) // the completions keep it
+	root.InitDefaultCompletionCmd()
 	a.begin(root)
 	return root
 }
@@ -104,6 +111,12 @@ func (a *app) begin(c *cobra.Command) {
 			a.ready = true
 			return work(c, args)
 		}
+	}
+	if !c.Runnable() && c.HasParent() {
+		// Without work of its own, a command with subcommands would take an unknown
+		// one for a wish for help, and succeed.
+		c.DisableFlagsInUseLine = true
+		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
 	}
 	for _, sub := range c.Commands() {
 		a.begin(sub)

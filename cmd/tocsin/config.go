@@ -35,6 +35,8 @@ const maxConfig = 1 << 20
 
 // config is a node's whole configuration. default.toml explains each key.
 type config struct {
+	from *sources // nil if it was not loaded
+
 	Node struct {
 		Origin string `toml:"origin"`
 		Issuer string `toml:"issuer"`
@@ -125,6 +127,7 @@ func loadConfig(dir string, environ, set []string) (*config, error) {
 	if err := decodeTOML(path, text, c); err != nil {
 		return nil, err
 	}
+	c.from = &sources{path: path, text: text, others: map[string]string{}}
 	for _, entry := range environ {
 		name, value, _ := strings.Cut(entry, "=")
 		rest, ok := strings.CutPrefix(name, "TOCSIN_")
@@ -135,6 +138,7 @@ func loadConfig(dir string, environ, set []string) (*config, error) {
 		if err := c.set(key, value); err != nil {
 			return nil, fmt.Errorf("environment variable %s: %w", name, err)
 		}
+		c.from.others[key] = "environment variable " + name
 	}
 	for _, entry := range set {
 		key, value, ok := strings.Cut(entry, "=")
@@ -144,6 +148,7 @@ func loadConfig(dir string, environ, set []string) (*config, error) {
 		if err := c.set(key, value); err != nil {
 			return nil, err
 		}
+		c.from.others[key] = "command line"
 	}
 	return c, nil
 }
@@ -198,6 +203,9 @@ func (c *config) each(visit func(key string, v reflect.Value)) {
 	var walk func(prefix string, v reflect.Value)
 	walk = func(prefix string, v reflect.Value) {
 		for i := range v.NumField() {
+			if !v.Type().Field(i).IsExported() {
+				continue
+			}
 			key := prefix + v.Type().Field(i).Tag.Get("toml")
 			f := v.Field(i)
 			_, isText := f.Addr().Interface().(encoding.TextUnmarshaler)
@@ -229,28 +237,28 @@ func (c *config) set(key, value string) error {
 			case reflect.Bool:
 				var b bool
 				if b, err = strconv.ParseBool(value); err != nil {
-					err = errors.New("want true or false")
+					err = fmt.Errorf("%.40q is not true or false", value)
 				} else {
 					v.SetBool(b)
 				}
 			case reflect.Int, reflect.Int64:
 				var n int64
 				if n, err = strconv.ParseInt(value, 10, v.Type().Bits()); err != nil {
-					err = errors.New("want a whole number")
+					err = fmt.Errorf("%.40q is not a whole number of that size", value)
 				} else {
 					v.SetInt(n)
 				}
 			case reflect.Float64:
 				var f float64
 				if f, err = strconv.ParseFloat(value, 64); err != nil {
-					err = errors.New("want a number")
+					err = fmt.Errorf("%.40q is not a number", value)
 				} else {
 					v.SetFloat(f)
 				}
 			}
 		}
 		if err != nil {
-			err = fmt.Errorf("%s: %q: %w", key, value, err)
+			err = fmt.Errorf("%s: %w", key, err)
 		}
 	})
 	return err
@@ -355,7 +363,7 @@ type duration struct{ time time.Duration }
 func (d *duration) UnmarshalText(b []byte) error {
 	v, err := time.ParseDuration(string(b))
 	if err != nil || v < 0 {
-		return errors.New(`want a time such as "10s", "5m" or "1h30m"`)
+		return fmt.Errorf(`%.40q is not a time (want one such as "10s", "5m" or "1h30m")`, b)
 	}
 	d.time = v
 	return nil
@@ -383,7 +391,7 @@ func (s *size) UnmarshalText(b []byte) error {
 		s.bytes = n * u.bytes
 		return nil
 	}
-	return errors.New(`want a size such as "512KiB", "50MiB" or "4GiB"`)
+	return fmt.Errorf(`%.40q is not a size (want one such as "512KiB", "50MiB" or "4GiB")`, b)
 }
 
 func (s size) MarshalText() ([]byte, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -162,6 +163,69 @@ func TestParseExpiry(t *testing.T) {
 	}
 }
 
+// TestConfigTellsTheLine finds keys in every spelling that a file may give them.
+func TestConfigTellsTheLine(t *testing.T) {
+	file := []byte("# media.workers = 1\nnode.origin = \"x\"\n[media]\nworkers = 1\n\n[policy]\n'min_quality' = 3\n" +
+		"ceiling = { pdq = \"hold\" }\n[hook.pictrs]\n\nhold = \"\"\n")
+	for key, want := range map[string]int{
+		"node.origin": 2, "node.issuer": 0, "media.workers": 4, "policy.min_quality": 7,
+		"policy.ceiling.pdq": 8, "hook.pictrs.hold": 11, "log.level": 0,
+	} {
+		if got := lineOf(file, key); got != want {
+			t.Errorf("%s is found on line %d, want %d", key, got, want)
+		}
+	}
+}
+
+// TestConfigEveryNumberIsBounded keeps a new number from going unchecked.
+func TestConfigEveryNumberIsBounded(t *testing.T) {
+	bounded := map[string]bool{}
+	for _, b := range bounds {
+		bounded[b.key] = true
+	}
+	defaults().each(func(key string, v reflect.Value) {
+		switch v.Interface().(type) {
+		case int, int64, float64, size, duration:
+			if !bounded[key] {
+				t.Errorf("%s has no bounds", key)
+			}
+			delete(bounded, key)
+		}
+	})
+	for key := range bounded {
+		t.Errorf("%s is no number of the configuration", key)
+	}
+	c := defaults()
+	c.Limits.LookupsPerSecond = math.NaN()
+	if err := c.checkBounds(); err == nil {
+		t.Error("NaN lookups a second are accepted")
+	}
+}
+
+func TestConfigEnvironment(t *testing.T) {
+	var every []string
+	defaults().each(func(key string, _ reflect.Value) { every = append(every, variable(key)+"=x") })
+	for _, good := range append(every, "TOCSIN_DATA=x", "TOCSIN_TOKEN=x", "TOCSIN_SERVER=x", "TOCSIN_TESTDATA=x", "TOCSIN_DECODE_WORKER=1",
+		"TOCSIN_DECODE_WORKER_MEMORY=1", "TOCSIN_log__level=x", "TOCSINX=1", "HOME=/", "TOCSIN_SERVICE_HOST=10.0.0.1", "TOCSIN_HOOK_SERVICE_PORT_GRPC=7481",
+		"TOCSIN_PORT=tcp://10.0.0.1:7480", "TOCSIN_PORT_7480_TCP=tcp://10.0.0.1:7480", "TOCSIN_PORT_7480_TCP_PROTO=tcp") {
+		if err := checkEnviron([]string{good}); err != nil {
+			t.Errorf("%s: %v", good, err)
+		}
+	}
+	for entry, want := range map[string]string{
+		"TOCSIN_HOOK_PICTRS_HOLD=reject": "did you mean TOCSIN_HOOK__PICTRS__HOLD?",
+		"TOCSIN_GRPC__ADRESS=x":          "did you mean TOCSIN_GRPC__ADDRESS?",
+		"TOCSIN_DATE=x":                  "did you mean TOCSIN_DATA?",
+		"TOCSIN_PORT=7480":               "sets nothing",
+		"TOCSIN_=":                       "sets nothing",
+		"TOCSIN_SOMETHING__ELSE=x":       "two underscores",
+	} {
+		if err := checkEnviron([]string{"HOME=/", entry}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q in it", entry, err, want)
+		}
+	}
+}
+
 // FuzzConfig feeds the configuration file and the setting of keys: neither may
 // panic, and of a file that is accepted, set takes every value as print writes it.
 func FuzzConfig(f *testing.F) {
@@ -175,6 +239,11 @@ func FuzzConfig(f *testing.F) {
 			return
 		}
 		again := new(config)
+		defaults().each(func(key string, _ reflect.Value) {
+			if line := lineOf(file, key); line < 0 || line > 1+strings.Count(string(file), "\n") {
+				t.Errorf("%s is on line %d of %q", key, line, file)
+			}
+		})
 		c.each(func(key string, v reflect.Value) {
 			value := spelled(v)
 			if err := again.set(key, value); err != nil {

@@ -2,8 +2,10 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"strings"
@@ -20,6 +22,15 @@ func (a *app) line(v any) error {
 	e := json.NewEncoder(a.out)
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// failed is the object that stands, with --json, for an argument of which
+// nothing can be said. Without --json nothing is printed: the error comes later.
+func (a *app) failed(key, arg string, err error) error {
+	if !a.json {
+		return nil
+	}
+	return a.line(map[string]string{key: arg, "error": plain(err).Error()})
 }
 
 // table prints rows under a header, in columns.
@@ -73,6 +84,26 @@ func some[T any](v []T) []T {
 		return []T{}
 	}
 	return v
+}
+
+// named makes an error about a file, which may have another name until it is
+// complete, one about the file that the user asked for.
+func named(what, name string, err error) error {
+	var reason error
+	var path *fs.PathError
+	var link *os.LinkError
+	switch {
+	case errors.As(err, &path):
+		reason = path.Err
+		if errors.Is(reason, fs.ErrExist) && path.Path != name {
+			return fmt.Errorf("%s %s: %s is there, unfinished: another tocsin writes it, or one was cut off; in that case remove it", what, name, path.Path)
+		}
+	case errors.As(err, &link):
+		reason = link.Err
+	default:
+		return err
+	}
+	return fmt.Errorf("%s %s: %w", what, name, reason)
 }
 
 // terminal reports whether w is a terminal.

@@ -28,8 +28,8 @@ func TestImportIsInterrupted(t *testing.T) {
 		rows[i] = strings.TrimPrefix(hashOf(hashlist.PDQ, 0, "row", i), "pdq:") + "\n"
 	}
 	cmd := program(t, "import", "-", "--data", dir, "--list", "partner", "--format", "plain")
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -61,6 +61,9 @@ func TestImportIsInterrupted(t *testing.T) {
 		if !strings.Contains(stderr.String(), want) {
 			t.Errorf("it said %q, want %q in it", stderr.String(), want)
 		}
+	}
+	if want := "hashes listed on partner"; !strings.Contains(stdout.String(), "at least ") || !strings.Contains(stdout.String(), want) {
+		t.Errorf("it printed %q, want how many %s at least", stdout.String(), want)
 	}
 	path := filepath.Join(filepath.Dir(dir), "rows.txt")
 	if err := writeNew(path, []byte(strings.Join(rows[:], ""))); err != nil {
