@@ -116,7 +116,7 @@ func (d *decoder) animate(what string, width, height int, frames []animFrame) er
 			// The frame is the picture. No copy: hashes see the decoder's own pixels.
 			d.decodeTime += time.Since(start)
 			if shown {
-				d.show(i, img)
+				d.show(d.firstIndex+i, img)
 			}
 			canvas, undo = nil, animFrame{}
 		} else {
@@ -143,7 +143,7 @@ func (d *decoder) animate(what string, width, height int, frames []animFrame) er
 			undo = f
 			d.decodeTime += time.Since(start)
 			if shown {
-				d.show(i, canvas)
+				d.show(d.firstIndex+i, canvas)
 			}
 		}
 		if shown {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"image"
 	"image/jpeg"
-	"image/png"
 	"io"
 	"sync"
 	"time"
@@ -22,6 +21,7 @@ type decoder struct {
 	maxFrames int
 
 	media                Media
+	firstIndex           int // of the animation: 1 when a picture comes before it
 	decodeTime, hashTime time.Duration
 }
 
@@ -152,16 +152,3 @@ func (d *decoder) jpeg(media []byte) error {
 type zeroReader struct{}
 
 func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }
-
-func (d *decoder) png(media []byte) error {
-	// IHDR is the first chunk of every file that the decoder accepts.
-	const sizeAt = 16
-	if len(media) < sizeAt+8 {
-		return fmt.Errorf("%w: png ends in its header", ErrUndecodable)
-	}
-	w, h := binary.BigEndian.Uint32(media[sizeAt:]), binary.BigEndian.Uint32(media[sizeAt+4:])
-	if err := d.declare(int64(w), int64(h)); err != nil {
-		return err
-	}
-	return d.still(func() (image.Image, error) { return png.Decode(bytes.NewReader(media)) })
-}

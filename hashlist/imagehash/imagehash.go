@@ -14,13 +14,14 @@
 // JPEG, PNG and GIF are decoded by the standard library, WebP by
 // golang.org/x/image/webp, all memory-safe; AVIF, HEIC and JPEG XL by libavif,
 // libheif and libjxl compiled to WebAssembly. Animations are looked at in their
-// first frame, their last, and an even sample between them.
+// first frame, their last, and an even sample between them. The default image of
+// an animated PNG that is not part of the animation is looked at as well.
 //
 // Not decoded: JPEG with arithmetic coding, 12 bits a sample or lossless
-// coding; the frames of an animated PNG beyond its default image; the images of
-// a HEIC file beyond its primary one. A JPEG file that ends early, or a later
-// frame of a GIF or WebP that is broken, is hashed as far as a browser would
-// show it; Media.Truncated tells. Everything else that is broken is
+// coding; the images of a HEIC file beyond its primary one. A JPEG or PNG file
+// that ends early or is broken in its pixels, or a later frame of an animation
+// that is broken, is hashed as far as a browser would show it; Media.Truncated
+// tells. Everything else that is broken is
 // ErrUndecodable, which means unknown, never clean.
 //
 // # What is hashed
@@ -121,7 +122,9 @@ func (l Limits) withDefaults() (Limits, error) {
 // structure, dHash of one that is nowhere brighter to the right. Hashes of a
 // PDQ quality below 50 match at random and are not worth looking up or listing.
 type Frame struct {
-	Index        int              // frame number in an animation, 0 first
+	// Index is the frame number in an animation, 0 first. Where an animated PNG
+	// has a default image that is not part of the animation, that is number 0.
+	Index        int
 	PDQ          [8]hashlist.Hash // dihedral set in the order of Transforms
 	Quality      int              // PDQ quality, 0 to 100
 	PHash, DHash hashlist.Hash    // of the frame as it is, no dihedral variants
