@@ -3,6 +3,7 @@ package imagehash
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"image"
 	"slices"
@@ -23,7 +24,7 @@ func (d *decoder) avif(media []byte) error {
 		return err
 	}
 	if boxes.frames < 2 || string(media[8:12]) != "avis" {
-		return d.still(func() (image.Image, error) {
+		err := d.still(func() (image.Image, error) {
 			img, err := avif.Decode(bytes.NewReader(media))
 			if err != nil {
 				return nil, err
@@ -33,6 +34,12 @@ func (d *decoder) avif(media []byte) error {
 			}
 			return img, d.fit(img)
 		})
+		if err == nil || boxes.frames < 2 || errors.Is(err, ErrTooLarge) {
+			return err
+		}
+		// No picture but a sequence, whatever the major brand says.
+		media = slices.Clone(media)
+		copy(media[8:12], "avis")
 	}
 	if err := checkFrames("avif", int(min(boxes.frames, maxAnimation+1))); err != nil {
 		return err

@@ -1,10 +1,10 @@
 package imagehash
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // The formats that can be decoded, by the names of Media.Format. The order is
@@ -85,38 +85,48 @@ var videoMagic = []struct {
 var (
 	avifBrands = []string{"avif", "avis"}
 	heicBrands = []string{"heic", "heix", "heim", "heis", "hevc", "hevx", "hevm", "hevs"}
-	// Brands of pictures that do not say by what they are coded.
-	pictureBrands = []string{"mif1", "mif2", "msf1", "miaf", "MiHB", "MiHE", "avci", "crx "}
+	// Brands of pictures that cannot be decoded, or that do not say by what they
+	// are coded.
+	pictureBrands = []string{"mif1", "mif2", "msf1", "miaf", "MiHB", "MiHE", "avci", "crx ", "jpeg", "jpgs", "vvic", "j2ki"}
+	// Major brands of video and audio (the MP4 registration authority's list), by
+	// their beginnings.
+	videoBrands = []string{
+		"iso", "mp4", "M4V", "M4A", "M4B", "M4P", "F4V", "F4A", "qt  ", "3gp", "3g2", "3ge", "3gg", "3gs", "3gh", "3gr",
+		"avc1", "dash", "MSNV", "mmp4", "mp71", "XAVC", "hvc1", "av01", "cmf", "ndx", "NDX", "niko", "pana", "kddi", "KDDI", "f4v", "caqv", "CAEP", "dby1", "piff",
+	}
 )
 
 // sniffBrands tells pictures from video in the ISO base media format, which
-// both are kept in. The major brand decides; when it is the general one of
-// pictures, the compatible ones do.
+// both are kept in. Browsers look for the brands of pictures among all of a
+// file's and do not mind the major one, so that is asked last.
 func sniffBrands(media []byte) (string, error) {
-	size := int64(binary.BigEndian.Uint32(media))
-	size = max(16, min(size, int64(len(media)), 1024))
 	if len(media) < 12 {
 		return "", fmt.Errorf("%w: the file ends in its first box", ErrUndecodable)
 	}
+	size := int64(binary.BigEndian.Uint32(media))
+	if size < 16 { // to the end of the file, or of 64 bits
+		size = int64(len(media))
+	}
+	size = min(size, int64(len(media)), 4096)
 	major := string(media[8:12])
 	brands := []string{major}
-	for at := int64(16); at+4 <= size && at+4 <= int64(len(media)); at += 4 {
+	for at := int64(16); at+4 <= size; at += 4 {
 		brands = append(brands, string(media[at:at+4]))
 	}
-	picture := slices.Contains(pictureBrands, major)
-	for _, b := range brands {
-		if b != major && !picture {
-			break
-		}
-		switch {
-		case slices.Contains(avifBrands, b):
-			return "avif", nil
-		case slices.Contains(heicBrands, b):
-			return "heic", nil
-		}
+	has := func(some []string) bool {
+		return slices.ContainsFunc(brands, func(b string) bool { return slices.Contains(some, b) })
 	}
-	if picture || bytes.IndexByte(media[8:12], 0) >= 0 {
-		return "", fmt.Errorf("%w: an ISO media file of the unknown brand %.4q", ErrUndecodable, major)
+	switch {
+	case slices.Contains(avifBrands, major):
+		return "avif", nil
+	case slices.Contains(heicBrands, major):
+		return "heic", nil
+	case has(avifBrands):
+		return "avif", nil
+	case has(heicBrands):
+		return "heic", nil
+	case !has(pictureBrands) && slices.ContainsFunc(videoBrands, func(b string) bool { return strings.HasPrefix(major, b) }):
+		return "", fmt.Errorf("%w: an ISO media file of the brand %.4q", ErrVideo, major)
 	}
-	return "", fmt.Errorf("%w: an ISO media file of the brand %.4q", ErrVideo, major)
+	return "", fmt.Errorf("%w: an ISO media file of the unknown brand %.4q", ErrUndecodable, major)
 }
