@@ -86,9 +86,22 @@ func (d *decoder) still(decode func() (image.Image, error)) error {
 	return nil
 }
 
-// show hashes a frame.
+// show hashes a frame: as it is stored and, if it is transparent anywhere, as it
+// is seen on white and on black.
 func (d *decoder) show(index int, img image.Image) {
 	start := time.Now()
+	d.hash(index, img)
+	if !opaque(img) {
+		var canvas *image.RGBA
+		for _, background := range backgrounds {
+			canvas = onBackground(canvas, img, background)
+			d.hash(index, canvas)
+		}
+	}
+	d.hashTime += time.Since(start)
+}
+
+func (d *decoder) hash(index int, img image.Image) {
 	f := Frame{Index: index}
 	var small sync.WaitGroup
 	small.Go(func() {
@@ -97,7 +110,6 @@ func (d *decoder) show(index int, img image.Image) {
 	f.PDQ, f.Quality = hashPDQ(img)
 	small.Wait()
 	d.media.Frames = append(d.media.Frames, f)
-	d.hashTime += time.Since(start)
 }
 
 // hashSmall computes pHash and dHash, of which the library would make the

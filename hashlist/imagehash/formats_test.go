@@ -13,6 +13,7 @@ import (
 	"image/jpeg"
 	"image/png"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/corona10/goimagehash"
@@ -155,8 +156,12 @@ func TestFormats(t *testing.T) {
 		got := hashOK(t, h, c.name, c.file)
 		d := distance(got.Frames[0].PDQ[0], c.want)
 		t.Logf("%-26s %6d bytes, distance %d, quality %d, decoded in %v", c.name, len(c.file), d, got.Frames[0].Quality, got.DecodeTime)
-		if got.Format != c.format || d > c.within || len(got.Frames) != 1 || got.Truncated {
-			t.Errorf("%s: %s with %d frames at distance %d, want %s with one at %d", c.name, got.Format, len(got.Frames), d, c.format, c.within)
+		ways := 1
+		if strings.Contains(c.name, "alpha") {
+			ways = maxWays
+		}
+		if got.Format != c.format || d > c.within || len(got.Frames) != ways || got.Truncated {
+			t.Errorf("%s: %s with %d frames at distance %d, want %s with %d at %d", c.name, got.Format, len(got.Frames), d, c.format, ways, c.within)
 		}
 		size := m.Rect.Size()
 		if c.want == want3[0] {

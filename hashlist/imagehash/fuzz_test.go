@@ -71,7 +71,7 @@ func fuzzDecode(f *testing.F, only ...string) {
 			}
 			return
 		}
-		if m.Width*m.Height > maxPixels || m.Width < 1 || m.Height < 1 || len(m.Frames) > maxFrames+1 {
+		if m.Width*m.Height > maxPixels || m.Width < 1 || m.Height < 1 || len(m.Frames) > maxWays*(maxFrames+1) {
 			t.Fatalf("beyond limits: %dx%d, %d frames", m.Width, m.Height, len(m.Frames))
 		}
 		back, _, err := parseResult(encodeResult(&m, false), r)
@@ -143,7 +143,7 @@ func FuzzReply(f *testing.F) {
 			if again := encodeResult(&m, retire); !bytes.Equal(again, body) {
 				t.Fatalf("result %x reads as %x", body, again)
 			}
-			if len(m.Frames) > r.maxFrames+1 || int64(m.Width)*int64(m.Height) > r.maxPixels {
+			if len(m.Frames) > maxWays*(r.maxFrames+1) || int64(m.Width)*int64(m.Height) > r.maxPixels {
 				t.Fatalf("beyond limits: %+v", m)
 			}
 		}

@@ -32,6 +32,10 @@
 // their own rotation properties, which are part of the picture and not of EXIF.
 // Canvas that no frame of an animation has painted is black.
 //
+// A frame with a pixel that is not opaque is hashed twice more, composited on
+// white and on black: a picture can be kept in the alpha channel alone, or
+// disturbed by the colours of pixels that nobody sees.
+//
 // A copy with inverted colours has about the complement of every PDQ hash, and
 // is found by looking up the complement of each of the dihedral set
 // (hashlist.Hash.Complement) as well. It is not part of Frame.PDQ because it
@@ -121,6 +125,9 @@ func (l Limits) withDefaults() (Limits, error) {
 // the zero Hash: PDQ of a picture less than 5 pixels across or without any
 // structure, dHash of one that is nowhere brighter to the right. Hashes of a
 // PDQ quality below 50 match at random and are not worth looking up or listing.
+//
+// A transparent frame makes three of the same Index: as it is stored, without
+// its alpha, which comes first; composited on white; composited on black.
 type Frame struct {
 	// Index is the frame number in an animation, 0 first. Where an animated PNG
 	// has a default image that is not part of the animation, that is number 0.
@@ -132,9 +139,9 @@ type Frame struct {
 
 // Media is what a file hashes to.
 type Media struct {
-	Format            string // "jpeg", "png", "gif", "webp", "avif", "heic" or "jxl"
-	Width, Height     int    // in pixels, of the canvas
-	Frames            []Frame
+	Format            string        // "jpeg", "png", "gif", "webp", "avif", "heic" or "jxl"
+	Width, Height     int           // in pixels, of the canvas
+	Frames            []Frame       // ascending by Index; at most 3 of each
 	Truncated         bool          // the file ends early or a later frame is broken
 	MD5, SHA1, SHA256 hashlist.Hash // over the bytes as they arrived
 

@@ -26,11 +26,13 @@ const (
 	requestSize = 48
 	maxReply    = 64 << 10
 	// maxReplyFrames keeps a result below maxReply: a picture before the
-	// animation comes in addition.
+	// animation comes in addition, and each may be hashed in several ways.
 	maxReplyFrames = 64
-	frameSize      = 4 + 1 + 8*32 + 8 + 8
-	resultSize     = 1 + 1 + 4 + 4 + 8 + 8 + 2
-	maxMessage     = 200 // bytes of the text of a failure
+	// maxWays is how often one frame is hashed: stored, on white and on black.
+	maxWays    = 1 + len(backgrounds)
+	frameSize  = 4 + 1 + 8*32 + 8 + 8
+	resultSize = 1 + 1 + 4 + 4 + 8 + 8 + 2
+	maxMessage = 200 // bytes of the text of a failure
 )
 
 type request struct {
@@ -164,7 +166,7 @@ func parseResult(b []byte, r request) (m Media, retire bool, err error) {
 	n := int(binary.LittleEndian.Uint16(b[26:]))
 	if checkPixels("", int64(m.Width), int64(m.Height), r.maxPixels) != nil ||
 		m.DecodeTime < 0 || m.DecodeTime > r.timeout || m.HashTime < 0 || m.HashTime > r.timeout ||
-		n < 1 || n > r.maxFrames+1 || len(b) != resultSize+n*frameSize {
+		n < 1 || n > maxWays*(r.maxFrames+1) || len(b) != resultSize+n*frameSize {
 		return Media{}, false, errMalformed
 	}
 	b = b[resultSize:]
@@ -177,11 +179,20 @@ func parseResult(b []byte, r request) (m Media, retire bool, err error) {
 		return h
 	}
 	m.Frames = make([]Frame, n)
+	same := 1 // frames of the same number so far
 	for i := range m.Frames {
 		f := &m.Frames[i]
 		f.Index, f.Quality = int(binary.LittleEndian.Uint32(b)), int(b[4])
 		b = b[5:]
-		if f.Quality > 100 || i == 0 && f.Index != 0 || i > 0 && f.Index <= m.Frames[i-1].Index || f.Index > maxAnimation {
+		if f.Quality > 100 || f.Index > maxAnimation {
+			return Media{}, false, errMalformed
+		}
+		switch {
+		case i == 0 && f.Index == 0 || i > 0 && f.Index > m.Frames[i-1].Index:
+			same = 1
+		case i > 0 && f.Index == m.Frames[i-1].Index && same < maxWays:
+			same++
+		default:
 			return Media{}, false, errMalformed
 		}
 		for j := range f.PDQ {
