@@ -26,6 +26,8 @@ type child struct {
 	exited  chan struct{} // closed when the process is gone and reaped
 	state   *os.ProcessState
 	warm    [len(formats)]bool // decoders that are compiled
+	files   int                // that it was sent
+	coded   int                // of those, the ones whose decoder is not memory-safe
 	greeted bool
 }
 
@@ -116,11 +118,25 @@ func (c *child) greet() error {
 	return nil
 }
 
+// After so many files a child is replaced, well or not. A file that took it over
+// could answer for the files after it, so its parent counts. A fresh child pays
+// up to three seconds for its first AVIF, HEIC or JPEG XL, of which the decoders
+// are C compiled to WebAssembly, and which so have the smaller number: of 256
+// files of 50 ms each, compiling one of them anew takes a fifth of the time.
+const (
+	maxFiles = 2000
+	maxCoded = 256
+)
+
+var wasmFormats = []string{"avif", "heic", "jxl"}
+
+// spent reports whether the child is to be replaced.
+func (c *child) spent() bool { return c.files >= maxFiles || c.coded >= maxCoded }
+
 // A reply is what came of one file.
 type reply struct {
 	media   Media
 	failure error // the file's
-	retire  bool
 }
 
 // send passes a request and waits until the child has begun on it.
@@ -138,6 +154,9 @@ func (c *child) send(r request, media []byte) error {
 		return err
 	}
 	c.warm[r.format] = true
+	if c.files++; slices.Contains(wasmFormats, formats[r.format]) {
+		c.coded++
+	}
 	return nil
 }
 
@@ -151,8 +170,8 @@ func (c *child) receive(r request) (reply, error) {
 		failure, err := parseFailure(body)
 		return reply{failure: failure}, err
 	}
-	m, retire, err := parseResult(body, r)
-	return reply{media: m, retire: retire}, err
+	m, err := parseResult(body, r)
+	return reply{media: m}, err
 }
 
 // A death is why a child that we did not kill is gone.

@@ -74,7 +74,7 @@ func fuzzDecode(f *testing.F, only ...string) {
 		if m.Width*m.Height > maxPixels || m.Width < 1 || m.Height < 1 || len(m.Frames) > maxWays*(maxFrames+1) {
 			t.Fatalf("beyond limits: %dx%d, %d frames", m.Width, m.Height, len(m.Frames))
 		}
-		back, _, err := parseResult(encodeResult(&m, false), r)
+		back, err := parseResult(encodeResult(&m), r)
 		if err != nil || len(back.Frames) != len(m.Frames) || back.Frames[0] != m.Frames[0] {
 			t.Fatalf("result %+v became %+v, %v", m, back, err)
 		}
@@ -127,7 +127,7 @@ func FuzzReply(f *testing.F) {
 	m := Media{Format: "png", Width: 40, Height: 30, Frames: []Frame{{Index: 0, Quality: 100}, {Index: 7}}}
 	m.Frames[0].PDQ, _ = hashPDQ(picture(40, 30, 1))
 	var good bytes.Buffer
-	_ = writeMessage(&good, sayResult, encodeResult(&m, true))
+	_ = writeMessage(&good, sayResult, encodeResult(&m))
 	f.Add(good.Bytes())
 	good.Reset()
 	_ = writeMessage(&good, sayFailure, encodeFailure(ErrTooLarge))
@@ -139,8 +139,8 @@ func FuzzReply(f *testing.F) {
 		if err == nil && len(body) > maxReply {
 			t.Fatalf("message of %d bytes", len(body))
 		}
-		if m, retire, err := parseResult(body, r); err == nil {
-			if again := encodeResult(&m, retire); !bytes.Equal(again, body) {
+		if m, err := parseResult(body, r); err == nil {
+			if again := encodeResult(&m); !bytes.Equal(again, body) {
 				t.Fatalf("result %x reads as %x", body, again)
 			}
 			if len(m.Frames) > maxWays*(r.maxFrames+1) || int64(m.Width)*int64(m.Height) > r.maxPixels {

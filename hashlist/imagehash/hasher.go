@@ -147,7 +147,8 @@ func (h *Hasher) Stats() Stats {
 // A file on which a child dies is the file's fault: ErrTooLarge when it ran out
 // of memory, ErrUndecodable when it crashed. A child that was killed from
 // outside (an administrator, the kernel short of memory) or that died before it
-// began is replaced, and the file is tried once more.
+// began is replaced, and the file is tried once more; the second time it is
+// ErrTrouble, for a machine that is short of memory says nothing of the file.
 //
 // Hash reads media until it returns and does not change it.
 func (h *Hasher) Hash(ctx context.Context, media []byte) (Media, error) {
@@ -258,7 +259,7 @@ func (h *Hasher) try(ctx context.Context, r request, media []byte) (m Media, aga
 		<-cancelled // a kill that came later would hit another's file
 	}
 	if err == nil && !c.killed.Load() {
-		h.give(c, got.retire)
+		h.give(c)
 		if got.failure != nil {
 			return Media{}, false, got.failure
 		}
@@ -289,7 +290,7 @@ func (h *Hasher) try(ctx context.Context, r request, media []byte) (m Media, aga
 	case errors.Is(err, errMalformed):
 		return Media{}, false, fmt.Errorf("%w: the decode worker of this %s answered nonsense", ErrUndecodable, formats[r.format])
 	case why == slain:
-		return Media{}, true, fmt.Errorf("%w: two decode workers were killed on this %s, perhaps for lack of memory", ErrTooLarge, formats[r.format])
+		return Media{}, true, fmt.Errorf("%w: two decode workers were killed from outside on this %s, perhaps for lack of memory", ErrTrouble, formats[r.format])
 	case why == memoryOut:
 		return Media{}, false, fmt.Errorf("%w: %s needs more memory than the %d bytes a decode worker may use",
 			ErrTooLarge, formats[r.format], h.limits.WorkerMemory)
@@ -328,10 +329,10 @@ func (h *Hasher) take(format int) (*child, error) {
 	}
 }
 
-// give takes a child back in good health.
-func (h *Hasher) give(c *child, retire bool) {
+// give takes a child back in good health, or ends it when it has seen enough.
+func (h *Hasher) give(c *child) {
 	h.mu.Lock()
-	if !retire && !h.closed {
+	if !c.spent() && !h.closed {
 		h.idle = append(h.idle, c)
 		h.mu.Unlock()
 		return

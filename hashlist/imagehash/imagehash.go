@@ -161,8 +161,8 @@ var (
 	ErrTooLarge = errors.New("media is too large")
 	// ErrTimeout: took longer than Limits.Timeout.
 	ErrTimeout = errors.New("media took too long to decode")
-	// ErrTrouble: a worker cannot be started, does not answer sense, or the
-	// Hasher is closed.
+	// ErrTrouble: a worker cannot be started, was killed from outside twice, as
+	// the kernel does when memory is short, or the Hasher is closed.
 	ErrTrouble = errors.New("media could not be examined")
 )
 

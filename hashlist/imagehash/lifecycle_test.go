@@ -43,7 +43,7 @@ func busy(pid int) bool {
 }
 
 // A child that is killed from outside is replaced and its file tried again; a
-// file on which two are killed is refused.
+// file on which two are killed is not examined: the machine is in trouble.
 func TestKilledFromOutside(t *testing.T) {
 	l := DefaultLimits()
 	l.Workers, l.Timeout = 1, 2*time.Minute
@@ -73,8 +73,8 @@ func TestKilledFromOutside(t *testing.T) {
 		if kills == 1 && err != nil {
 			t.Errorf("killed once: %v, want success by another child", err)
 		}
-		if kills == 2 && !errors.Is(err, ErrTooLarge) {
-			t.Errorf("killed twice: %v, want %v", err, ErrTooLarge)
+		if kills == 2 && !errors.Is(err, ErrTrouble) {
+			t.Errorf("killed twice: %v, want %v", err, ErrTrouble)
 		}
 		if n := h.Stats().Crashed - before.Crashed; n != uint64(kills) {
 			t.Errorf("killed %d times: %d crashes counted", kills, n)
@@ -88,6 +88,32 @@ func TestKilledFromOutside(t *testing.T) {
 			}
 		}
 		hashOK(t, h, "after an idle child was killed", good)
+	}
+}
+
+// A child is replaced after so many files, whatever it says: the parent counts.
+func TestRetirement(t *testing.T) {
+	h := newHasher(t, Limits{Workers: 1, HEIC: true, Timeout: time.Minute})
+	recycled := func(format string, n int, file []byte) {
+		t.Helper()
+		before := h.Stats().Recycled
+		for i := range n {
+			hashOK(t, h, format, file)
+			if got := h.Stats().Recycled - before; got != uint64((i+1)/n) {
+				t.Fatalf("%s: %d children replaced after %d files, want one after %d", format, got, i+1, n)
+			}
+		}
+	}
+	recycled("png", maxFiles, pngOf(picture(16, 16, 1)))
+	recycled("jxl", maxCoded, sampleFile("jxl"))
+	// Files that fail count as well.
+	for range maxCoded {
+		if _, err := h.Hash(context.Background(), sampleFile("jxl")[:60]); !errors.Is(err, ErrUndecodable) {
+			t.Fatalf("broken: %v", err)
+		}
+	}
+	if s := h.Stats(); s.Recycled != 3 || s.Started != 3 || s.Running != 0 {
+		t.Errorf("counted %+v", s)
 	}
 }
 

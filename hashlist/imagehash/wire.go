@@ -20,7 +20,7 @@ import (
 // The child may have been taken over by the file it decodes. So the parent
 // reads at most maxReply bytes of a message and believes nothing but hashes:
 // the worst a lying child can do is to answer wrongly for its own file (and for
-// later files, until it is replaced).
+// later files, until its parent replaces it, which it cannot put off).
 
 const (
 	requestSize = 48
@@ -107,20 +107,16 @@ var errMalformed = errors.New("reply is malformed")
 // The flags of a result.
 const (
 	flagTruncated = 1 << iota
-	flagRetire    // the child wants to be replaced
 	flagsKnown    = 1<<iota - 1
 )
 
 // encodeResult packs what a child found. The digests are not in it: the parent
 // computes them itself.
-func encodeResult(m *Media, retire bool) []byte {
+func encodeResult(m *Media) []byte {
 	b := make([]byte, 0, resultSize+len(m.Frames)*frameSize)
 	var flags byte
 	if m.Truncated {
 		flags |= flagTruncated
-	}
-	if retire {
-		flags |= flagRetire
 	}
 	format := byte(len(formats))
 	for i, name := range formats {
@@ -153,11 +149,11 @@ func encodeResult(m *Media, retire bool) []byte {
 
 // parseResult is the inverse of encodeResult. It fails on whatever a sound child
 // would not have sent for this request.
-func parseResult(b []byte, r request) (m Media, retire bool, err error) {
+func parseResult(b []byte, r request) (m Media, err error) {
 	if len(b) < resultSize || b[0] > flagsKnown || int(b[1]) != r.format {
-		return m, false, errMalformed
+		return m, errMalformed
 	}
-	m.Truncated, retire = b[0]&flagTruncated != 0, b[0]&flagRetire != 0
+	m.Truncated = b[0]&flagTruncated != 0
 	m.Format = formats[b[1]]
 	m.Width = int(binary.LittleEndian.Uint32(b[2:]))
 	m.Height = int(binary.LittleEndian.Uint32(b[6:]))
@@ -167,7 +163,7 @@ func parseResult(b []byte, r request) (m Media, retire bool, err error) {
 	if checkPixels("", int64(m.Width), int64(m.Height), r.maxPixels) != nil ||
 		m.DecodeTime < 0 || m.DecodeTime > r.timeout || m.HashTime < 0 || m.HashTime > r.timeout ||
 		n < 1 || n > maxWays*(r.maxFrames+1) || len(b) != resultSize+n*frameSize {
-		return Media{}, false, errMalformed
+		return Media{}, errMalformed
 	}
 	b = b[resultSize:]
 	take := func(a hashlist.Algorithm) hashlist.Hash {
@@ -185,7 +181,7 @@ func parseResult(b []byte, r request) (m Media, retire bool, err error) {
 		f.Index, f.Quality = int(binary.LittleEndian.Uint32(b)), int(b[4])
 		b = b[5:]
 		if f.Quality > 100 || f.Index > maxAnimation {
-			return Media{}, false, errMalformed
+			return Media{}, errMalformed
 		}
 		switch {
 		case i == 0 && f.Index == 0 || i > 0 && f.Index > m.Frames[i-1].Index:
@@ -193,14 +189,14 @@ func parseResult(b []byte, r request) (m Media, retire bool, err error) {
 		case i > 0 && f.Index == m.Frames[i-1].Index && same < maxWays:
 			same++
 		default:
-			return Media{}, false, errMalformed
+			return Media{}, errMalformed
 		}
 		for j := range f.PDQ {
 			f.PDQ[j] = take(hashlist.PDQ)
 		}
 		f.PHash, f.DHash = take(hashlist.PHash), take(hashlist.DHash)
 	}
-	return m, retire, nil
+	return m, nil
 }
 
 // A failure names one of the file's errors by a letter, and tells more in text.

@@ -22,10 +22,6 @@ const (
 	replyFD         = 3
 )
 
-// maxFiles is how many files a child examines before it asks to be replaced.
-// A fresh child pays up to three seconds for its first AVIF, HEIC or JPEG XL.
-const maxFiles = 2000
-
 // startTime bounds what is not decoding: starting, and compiling a decoder.
 const startTime = 60 * time.Second
 
@@ -65,7 +61,7 @@ func work(in io.Reader, out io.Writer) error {
 		return err
 	}
 	head := make([]byte, requestSize)
-	for n := 1; ; n++ {
+	for {
 		if _, err := io.ReadFull(in, head); err == io.EOF {
 			return nil
 		} else if err != nil {
@@ -94,7 +90,7 @@ func work(in io.Reader, out io.Writer) error {
 			kind, body = sayFailure, encodeFailure(err)
 		} else {
 			m.DecodeTime, m.HashTime = min(m.DecodeTime, r.timeout), min(m.HashTime, r.timeout)
-			body = encodeResult(&m, n >= maxFiles)
+			body = encodeResult(&m)
 		}
 		if err := writeMessage(out, kind, body); err != nil {
 			return err
