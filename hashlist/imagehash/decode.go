@@ -1,13 +1,10 @@
 package imagehash
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"image"
-	"image/jpeg"
-	"io"
 	"sync"
 	"time"
 
@@ -134,33 +131,3 @@ func hash64(a hashlist.Algorithm, hash func(image.Image) (*goimagehash.ImageHash
 	}
 	return h
 }
-
-func (d *decoder) jpeg(media []byte) error {
-	c, err := jpeg.DecodeConfig(bytes.NewReader(media))
-	if err != nil {
-		return err
-	}
-	if err := d.declare(int64(c.Width), int64(c.Height)); err != nil {
-		return err
-	}
-	return d.still(func() (image.Image, error) {
-		img, err := jpeg.Decode(bytes.NewReader(media))
-		var format jpeg.FormatError
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &format) && format == "short Huffman data" {
-			// Browsers show what there is. If we did not, cutting a few bytes off
-			// a known picture would hide it. Zeros decode to something dull in any
-			// Huffman table; more than this many bits no rest of a scan can need.
-			zeros := io.LimitReader(zeroReader{}, int64(c.Width)*int64(c.Height)/4+1<<16)
-			end := bytes.NewReader([]byte{0xff, 0xd9})
-			if cut, err := jpeg.Decode(io.MultiReader(bytes.NewReader(media), zeros, end)); err == nil {
-				d.media.Truncated = true
-				return cut, nil
-			}
-		}
-		return img, err
-	})
-}
-
-type zeroReader struct{}
-
-func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }

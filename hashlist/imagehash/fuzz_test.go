@@ -114,6 +114,11 @@ func FuzzHeaders(f *testing.F) {
 		}
 		boxes, err := parseBoxes(b, maxPixels)
 		check("boxes", boxes.pixels, 1, err)
+		if w := walkJPEG(b); len(w.file) > len(b) || w.scans > len(b)/4 || w.firstScan > len(w.file) {
+			t.Fatalf("jpeg of %d bytes has %d scans, the first at %d", len(w.file), w.scans, w.firstScan)
+		}
+		p, err := parsePNG(b, maxPixels)
+		check("png", int64(p.width), int64(p.height), err)
 		j, err := parseJXL(b)
 		if err == nil && (j.width < 0 || j.height < 1 || j.height > 1<<30) {
 			t.Fatalf("jxl of %dx%d", j.width, j.height)

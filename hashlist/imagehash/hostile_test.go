@@ -102,6 +102,13 @@ func manyScans(tb testing.TB, w, h uint16, n int) []byte {
 	return append(file, 0xff, 0xd9)
 }
 
+// emptyScans is a progressive file with n scans that have no data.
+func emptyScans(tb testing.TB, n int) []byte {
+	file := manyScans(tb, 4000, 4000, 0)
+	empty := []byte{0xff, 0xda, 0, 8, 1, 1, 0, 0, 0, 0x10, 0}
+	return append(append(file[:len(file)-2:len(file)-2], bytes.Repeat(empty, n)...), 0xff, 0xd9)
+}
+
 func hostiles(tb testing.TB) []hostile {
 	m := picture(160, 120, 3)
 	r := rand.New(rand.NewPCG(7, 7))
@@ -215,7 +222,9 @@ func hostiles(tb testing.TB) []hostile {
 	}
 	// Last, for a child that is killed takes its compiled decoders with it.
 	return append(list,
-		hostile{"jpeg, 400 scans of 5000x5000", manyScans(tb, 5000, 5000, 400), errSlow},
+		hostile{"jpeg, 95 scans of 7000x7000", manyScans(tb, 7000, 7000, 95), errSlow},
+		hostile{"jpeg, 400 scans of 5000x5000", manyScans(tb, 5000, 5000, 400), ErrTooLarge},
+		hostile{"jpeg, 50000 empty scans", emptyScans(tb, 50000), ErrTooLarge},
 		hostile{"png, 8000x8000 16-bit RGBA of zeros", pngChunks(8000, 8000, 16, 6, 0, [2][]byte{[]byte("IDAT"), zlibZeros(8000 * (8*8000 + 1))}, [2][]byte{[]byte("IEND"), nil}), errSlow})
 }
 

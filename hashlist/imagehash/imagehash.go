@@ -157,7 +157,8 @@ var (
 	ErrUndecodable = errors.New("media cannot be decoded")
 	// ErrVideo: a container of video or audio, by its first bytes.
 	ErrVideo = errors.New("media is video or audio")
-	// ErrTooLarge: more bytes, pixels, frames or memory than Limits allow.
+	// ErrTooLarge: more bytes, pixels, frames or memory than Limits allow, or a
+	// JPEG of more than 100 scans.
 	ErrTooLarge = errors.New("media is too large")
 	// ErrTimeout: took longer than Limits.Timeout.
 	ErrTimeout = errors.New("media took too long to decode")

@@ -48,7 +48,7 @@ func TestKilledFromOutside(t *testing.T) {
 	l := DefaultLimits()
 	l.Workers, l.Timeout = 1, 2*time.Minute
 	h := newHasher(t, l)
-	slow := manyScans(t, 3000, 3000, 300)
+	slow := manyScans(t, 5000, 5000, 95)
 	good := jpegOf(t, picture(320, 240, 1))
 	for _, kills := range []int{1, 2} {
 		before := h.Stats()
@@ -122,7 +122,7 @@ func TestTimeout(t *testing.T) {
 	l.Workers, l.Timeout = 1, 200*time.Millisecond
 	h := newHasher(t, l)
 	start := time.Now()
-	_, err := h.Hash(context.Background(), manyScans(t, 5000, 5000, 400))
+	_, err := h.Hash(context.Background(), manyScans(t, 7000, 7000, 95))
 	if !errors.Is(err, ErrTimeout) {
 		t.Errorf("got %v, want %v", err, ErrTimeout)
 	}
@@ -138,7 +138,7 @@ func TestCancel(t *testing.T) {
 	l := DefaultLimits()
 	l.Workers, l.Timeout = 1, 2*time.Minute
 	h := newHasher(t, l)
-	slow := manyScans(t, 5000, 5000, 400)
+	slow := manyScans(t, 7000, 7000, 95)
 	ctx, cancel := context.WithCancel(context.Background())
 	result := make(chan error, 2)
 	hash := func() {
@@ -164,7 +164,7 @@ func TestClose(t *testing.T) {
 	l := DefaultLimits()
 	l.Workers, l.Timeout = 2, 2*time.Minute
 	h := newHasher(t, l)
-	slow := manyScans(t, 5000, 5000, 400)
+	slow := manyScans(t, 7000, 7000, 95)
 	result := make(chan error, 3)
 	for range 3 {
 		go func() {
