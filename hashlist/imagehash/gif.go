@@ -2,10 +2,12 @@ package imagehash
 
 import (
 	"bytes"
+	"compress/lzw"
 	"encoding/binary"
 	"fmt"
 	"image"
 	"image/gif"
+	"io"
 	"slices"
 )
 
@@ -20,18 +22,22 @@ func (d *decoder) gif(media []byte) error {
 	}
 	d.media.Width, d.media.Height = g.width, g.height
 	d.media.Truncated = g.truncated
-	return d.animate("gif", g.width, g.height, g.frames)
+	err = d.animate("gif", g.width, g.height, g.frames)
+	d.media.Truncated = d.media.Truncated || g.mended
+	return err
 }
 
 type gifFile struct {
 	width, height int
 	frames        []animFrame
 	truncated     bool // the blocks end without a trailer
+	mended        bool // the first frame was broken; known when it is decoded
 }
 
 // parseGIF walks the blocks of a file (GIF89a specification) and checks the
 // declared sizes.
-func parseGIF(b []byte, maxPixels int64) (g gifFile, err error) {
+func parseGIF(b []byte, maxPixels int64) (g *gifFile, err error) {
+	g = new(gifFile)
 	const headLen = 13
 	if len(b) < headLen || string(b[:3]) != "GIF" {
 		return g, fmt.Errorf("%w: gif ends in its header", ErrUndecodable)
@@ -120,7 +126,13 @@ walk:
 				}
 			}
 			if start < at && start+10 < len(b) {
-				f.decode = gifFrame(head, control, b[start:min(at, len(b))], x+fw, y+fh)
+				var mended *bool
+				if len(g.frames) == 0 {
+					// Of the first frame browsers show what there is; a later one that is
+					// broken ends the animation.
+					mended = &g.mended
+				}
+				f.decode = gifFrame(head, control, b[start:min(at, len(b))], x+fw, y+fh, mended)
 				g.frames = append(g.frames, f)
 			}
 			if err := checkFrames("gif", len(g.frames)); err != nil {
@@ -145,12 +157,78 @@ walk:
 }
 
 // gifFrame returns a function that decodes a frame as a file of its own, whose
-// canvas just holds it.
-func gifFrame(head, control, data []byte, right, bottom int64) func() (image.Image, error) {
+// canvas just holds it. The frame's colours get a table of 256, for a pixel
+// beyond a smaller one is black to browsers and an error to the decoder. If
+// mended is not nil, pixels that are broken, too few or too many are taken as
+// far as they go, and mended is set.
+func gifFrame(head, control, data []byte, right, bottom int64, mended *bool) func() (image.Image, error) {
 	return func() (image.Image, error) {
-		h := slices.Clone(head)
+		const headLen, frameLen, tableLen = 13, 10, 3 << 8
+		h := slices.Clone(head[:headLen])
 		binary.LittleEndian.PutUint16(h[6:], uint16(min(right, 1<<16-1)))
 		binary.LittleEndian.PutUint16(h[8:], uint16(min(bottom, 1<<16-1)))
-		return gif.Decode(bytes.NewReader(slices.Concat(h, control, data, []byte{0x3b})))
+		h[10], h[11] = 0, 0 // no table of the file
+		frame, pixels, table := slices.Clone(data[:frameLen]), data[frameLen:], head[headLen:]
+		if flags := frame[9]; flags&0x80 != 0 {
+			n := 3 << (1 + flags&7)
+			if n > len(pixels) {
+				return nil, fmt.Errorf("%w: gif ends in a colour table", ErrUndecodable)
+			}
+			table, pixels = pixels[:n], pixels[n:]
+		}
+		if len(table) == 0 {
+			return nil, fmt.Errorf("%w: gif without a colour table", ErrUndecodable)
+		}
+		frame[9] |= 0x87
+		table = append(slices.Clone(table), make([]byte, tableLen-len(table))...)
+		decode := func(pixels []byte) (image.Image, error) {
+			return gif.Decode(bytes.NewReader(slices.Concat(h, control, frame, table, pixels, []byte{0x3b})))
+		}
+		img, err := decode(pixels)
+		if err == nil || mended == nil {
+			return img, err
+		}
+		w, high := binary.LittleEndian.Uint16(frame[5:]), binary.LittleEndian.Uint16(frame[7:])
+		again, ok := mendGIF(pixels, int(w)*int(high))
+		if !ok {
+			return nil, err
+		}
+		*mended = true
+		return decode(again)
 	}
+}
+
+// mendGIF decompresses what it can of the pixels of a frame, at most n, and
+// compresses them again with zeros for those that lack. It fails if there are
+// none.
+func mendGIF(b []byte, n int) ([]byte, bool) {
+	if len(b) == 0 || b[0] < 2 || b[0] > 8 {
+		return nil, false
+	}
+	width := int(b[0])
+	var packed []byte
+	for b = b[1:]; len(b) > 0 && b[0] != 0; {
+		size := min(1+int(b[0]), len(b))
+		packed = append(packed, b[1:size]...)
+		b = b[size:]
+	}
+	r := lzw.NewReader(bytes.NewReader(packed), lzw.LSB, width)
+	defer r.Close()
+	pixels := make([]byte, n)
+	if got, _ := io.ReadFull(r, pixels); got == 0 {
+		return nil, false
+	}
+	var whole bytes.Buffer
+	w := lzw.NewWriter(&whole, lzw.LSB, width)
+	if _, err := w.Write(pixels); err != nil {
+		return nil, false
+	}
+	if err := w.Close(); err != nil {
+		return nil, false
+	}
+	out := []byte{byte(width)}
+	for block := range slices.Chunk(whole.Bytes(), 255) {
+		out = append(append(out, byte(len(block))), block...)
+	}
+	return append(out, 0), true
 }

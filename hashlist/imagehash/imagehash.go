@@ -18,9 +18,9 @@
 // an animated PNG that is not part of the animation is looked at as well.
 //
 // Not decoded: JPEG with arithmetic coding, 12 bits a sample or lossless
-// coding; the images of a HEIC file beyond its primary one. A JPEG or PNG file
-// that ends early or is broken in its pixels, or a later frame of an animation
-// that is broken, is hashed as far as a browser would show it; Media.Truncated
+// coding; the images of a HEIC file beyond its primary one. A JPEG, PNG or
+// GIF file that ends early or is broken in its pixels, or a later frame of an
+// animation that is broken, is hashed as far as a browser would show it; Media.Truncated
 // tells. Everything else that is broken is
 // ErrUndecodable, which means unknown, never clean.
 //
