@@ -158,11 +158,10 @@ func (a *app) choose(name string, m *imagehash.Media, wanted []hashlist.Algorith
 		chosen = append(chosen, h)
 		return true
 	}
-	frames := m.Frames
-	if !allFrames && len(frames) > 1 {
-		frames = frames[:1]
-	}
-	for _, f := range frames {
+	for _, f := range m.Frames {
+		if !allFrames && f.Index != m.Frames[0].Index { // a transparent frame is there on white and on black too
+			break
+		}
 		if f.Quality < minQuality {
 			a.warn("%s: frame %d has PDQ quality %d, less than %d: its perceptual hashes are left out", printable(name), f.Index, f.Quality, minQuality)
 			continue
