@@ -491,3 +491,20 @@ func FuzzLookupRequest(f *testing.F) {
 		}
 	})
 }
+
+// TestTransparentFrames: the looks of one transparent frame are judged each for
+// itself, or a harmless picture in the colours would clear a banned one in the
+// transparency.
+func TestTransparentFrames(t *testing.T) {
+	h := randomHashes(4)
+	m := &imagehash.Media{Frames: []imagehash.Frame{{Quality: 100}, {Quality: 100}}}
+	m.MD5, m.SHA1, m.SHA256 = imagehash.Digests([]byte("x"))
+	m.Frames[0].PDQ[0], m.Frames[1].PDQ[0] = h[0], h[1]
+	seen := map[hashlist.Hash]int{}
+	for _, p := range probes(m, 50) {
+		seen[p.Hash] = p.Index
+	}
+	if seen[h[0]] == seen[h[1]] {
+		t.Errorf("both looks have index %d", seen[h[0]])
+	}
+}

@@ -114,7 +114,9 @@ var inverted = func() (t [len(imagehash.Transforms)]string) {
 
 // probes are the hashes by which a file is looked up: its digests, and of each
 // frame that shows anything the dihedral set of PDQ, the complements of that, and
-// the two 64-bit hashes.
+// the two 64-bit hashes. What a transparent frame shows on white, on black and
+// without its transparency are three frames here: one of them may be harmless
+// and another banned.
 func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
 	p := make([]hashlist.Probe, 0, 3+18*len(m.Frames))
 	for _, h := range [...]hashlist.Hash{m.SHA256, m.SHA1, m.MD5} {
@@ -128,13 +130,13 @@ func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
 		flat := f.Quality < minQuality
 		for t, h := range f.PDQ {
 			if !h.IsZero() {
-				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[t], Flat: flat},
-					hashlist.Probe{Hash: h.Complement(), Index: f.Index, Transform: inverted[t], Flat: flat})
+				p = append(p, hashlist.Probe{Hash: h, Index: i, Transform: imagehash.Transforms[t], Flat: flat},
+					hashlist.Probe{Hash: h.Complement(), Index: i, Transform: inverted[t], Flat: flat})
 			}
 		}
 		for _, h := range [...]hashlist.Hash{f.PHash, f.DHash} {
 			if !h.IsZero() {
-				p = append(p, hashlist.Probe{Hash: h, Index: f.Index, Transform: imagehash.Transforms[0], Flat: flat})
+				p = append(p, hashlist.Probe{Hash: h, Index: i, Transform: imagehash.Transforms[0], Flat: flat})
 			}
 		}
 	}

@@ -297,7 +297,7 @@ type Match struct {
 	// flipx, flipy, transpose or antitranspose, with "inverted-" before it when its colours had to be
 	// inverted. Empty for digests and for hashes that were looked up as given.
 	Transform string `protobuf:"bytes,10,opt,name=transform,proto3" json:"transform,omitempty"`
-	// Index of the hash in the request, or of the frame in the file.
+	// Index of the hash in the request, or place of the frame in media.frames.
 	QueryIndex uint32 `protobuf:"varint,11,opt,name=query_index,json=queryIndex,proto3" json:"query_index,omitempty"`
 	// Set if a hash that is known to be harmless outweighs this match.
 	Suppressed bool `protobuf:"varint,12,opt,name=suppressed,proto3" json:"suppressed,omitempty"`
@@ -769,7 +769,8 @@ func (x *Media) GetDigests() []string {
 // Frame is one picture of a file.
 type Frame struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Number of the frame in the file, from 0.
+	// Number of the frame in the file, from 0. A transparent frame is there three
+	// times: without its transparency, on white and on black.
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// PDQ quality, 0 to 100.
 	Quality uint32 `protobuf:"varint,2,opt,name=quality,proto3" json:"quality,omitempty"`
