@@ -126,9 +126,12 @@ func TestKilled(t *testing.T) {
 	m.compare(t, d, key.Public().(ed25519.PublicKey), true)
 	m.compareExport(t, dir)
 	d.stop(t, d.cmd.Process.Pid)
-	t.Setenv("TOCSIN_GRPC__ADDRESS", "127.0.0.1:0") // it looks whether the ports are free
-	t.Setenv("TOCSIN_HTTP__ADDRESS", "127.0.0.1:0")
-	tocsin(t, "doctor", "--data", dir, "--json")
+	doctor := program(t, "doctor", "--data", dir, "--json")
+	// It looks whether the ports are free.
+	doctor.Env = append(doctor.Environ(), "TOCSIN_GRPC__ADDRESS=127.0.0.1:0", "TOCSIN_HTTP__ADDRESS=127.0.0.1:0")
+	if out, err := doctor.CombinedOutput(); err != nil {
+		t.Errorf("doctor: %v\n%s", err, out)
+	}
 	if len(m.acked) < kills || before < importRows {
 		t.Errorf("only %d statements and %d imported hashes were acknowledged: the kills came too early to show anything", len(m.acked), before)
 	}
