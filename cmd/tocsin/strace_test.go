@@ -60,11 +60,15 @@ func TestNoUploadIsWritten(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", u.name, err)
 		}
-		if status != http.StatusForbidden && status/100 != 2 {
-			t.Errorf("%s: the hook answered %d: %s", u.name, status, body)
+		want := http.StatusOK
+		switch {
+		case u.banned:
+			want = http.StatusForbidden
+		case !u.picture:
+			want = http.StatusUnprocessableEntity
 		}
-		if (status == http.StatusForbidden) != u.banned {
-			t.Errorf("%s: the hook answered %d: %s", u.name, status, body)
+		if status != want {
+			t.Errorf("%s: the hook answered %d, want %d: %s", u.name, status, want, body)
 		}
 		if status == http.StatusForbidden {
 			refused++
