@@ -1,0 +1,179 @@
+package hashlist
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// TestLookupAgainstModel compares lookups with a walk over all statements.
+func TestLookupAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var world []Statement
+		for id := range rapid.IntRange(1, 30).Draw(t, "statements") {
+			s := anyStatement(t, id)
+			if s.Expires.IsZero() { // time is for another test
+				world = append(world, s)
+			}
+		}
+		f := newFold()
+		for i := range world {
+			f.merge(uint64(i+1), &world[i], epoch)
+		}
+		l := &Lists{fold: f, policy: DefaultPolicy()}
+		var q Query
+		for range rapid.IntRange(1, 6).Draw(t, "probes") {
+			q.Probes = append(q.Probes, Probe{Hash: anyHash(t), Index: rapid.IntRange(0, 2).Draw(t, "frame")})
+		}
+		if rapid.Bool().Draw(t, "one list") {
+			q.Lists = []string{origin + "/lists/0"}
+		}
+		r := l.Lookup(q)
+		var got []string
+		for _, m := range r.Matches {
+			got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))
+		}
+		want := modelLookup(world, q)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		worst := VerdictAllow
+		for _, m := range r.Matches {
+			if !m.Suppressed && m.Action != Accept {
+				worst = max(worst, min(VerdictReject, map[Action]Verdict{Filter: VerdictFlag, Reject: VerdictReject, Drop: VerdictReject}[m.Action]))
+			}
+		}
+		if r.Verdict > worst || worst == VerdictAllow && r.Verdict != VerdictAllow {
+			t.Fatalf("verdict %v, but nothing asks for more than %v", r.Verdict, worst)
+		}
+	})
+}
+
+func modelLookup(world []Statement, q Query) []string {
+	in := modelFold(world, epoch)
+	defs := map[string]Definition{}
+	for _, s := range world {
+		if s.Kind == DefineList && strings.Contains(in, fmt.Sprintf(" by %s\n", s.ID)) {
+			defs[s.List] = *s.Definition
+		}
+	}
+	var found []string
+	for _, s := range world {
+		d, defined := defs[s.List]
+		if s.Kind != AddHashes || !defined || len(q.Lists) > 0 && !slices.Contains(q.Lists, s.List) {
+			continue
+		}
+		for _, h := range s.Hashes {
+			if !strings.Contains(in, fmt.Sprintf("hash %v on %s labels=%v action=%v until=0 by %s\n", h, s.List, s.Labels, s.Action, s.ID)) {
+				continue
+			}
+			best := map[int]int{} // of each frame
+			for _, p := range q.Probes {
+				n, ok := p.Hash.Distance(h)
+				if was, known := best[p.Index]; ok && n <= int(d.Radii[h.Algorithm()]) && (!known || n < was) {
+					best[p.Index] = n
+				}
+			}
+			for _, n := range best {
+				action := s.Action
+				if action == 0 {
+					action = d.Action
+				}
+				labels := slices.Concat(d.Labels, s.Labels)
+				slices.Sort(labels)
+				found = append(found, fmt.Sprintf("%s %v %d %v %v", s.ID, h.Algorithm(), n, action, slices.Compact(labels)))
+			}
+		}
+	}
+	slices.Sort(found)
+	return found
+}
+
+func TestVerdicts(t *testing.T) {
+	pdq := func(n int) Hash { return hashAt(t, PDQ, first(n)...) }
+	ban, harmless, marked := define("ban", Reject), define("harmless", Accept), define("marked", Filter)
+	for _, c := range []struct {
+		name       string
+		statements []Statement
+		ask        Query
+		verdict    Verdict
+		matches    int
+		suppressed int
+	}{
+		{"nothing listed", nil, probe(pdq(0)), VerdictAllow, 0, 0},
+		{"the very hash", []Statement{add("ban", pdq(0))}, probe(pdq(0)), VerdictReject, 1, 0},
+		{"at the radius", []Statement{add("ban", pdq(0))}, probe(pdq(31)), VerdictReject, 1, 0},
+		{"behind the radius", []Statement{add("ban", pdq(0))}, probe(pdq(32)), VerdictAllow, 0, 0},
+		{"a milder list", []Statement{add("marked", pdq(0))}, probe(pdq(1)), VerdictFlag, 1, 0},
+		{"the worst counts", []Statement{add("marked", pdq(0)), add("ban", pdq(9))}, probe(pdq(0)), VerdictReject, 2, 0},
+		{"a list nobody defined", []Statement{add("unknown", pdq(0))}, probe(pdq(0)), VerdictAllow, 0, 0},
+		{"a 64-bit hash alone", []Statement{add("ban", hashAt(t, PHash))}, probe(hashAt(t, PHash)), VerdictHold, 1, 0},
+		{"two 64-bit hashes agree", []Statement{add("ban", hashAt(t, PHash), hashAt(t, DHash))}, probe(hashAt(t, PHash), hashAt(t, DHash)), VerdictReject, 2, 0},
+		{"two, of different statements", []Statement{add("ban", hashAt(t, PHash)), add("ban", hashAt(t, DHash))}, probe(hashAt(t, PHash), hashAt(t, DHash)), VerdictHold, 2, 0},
+		{"md5 alone", []Statement{add("ban", hashAt(t, MD5))}, probe(hashAt(t, MD5)), VerdictHold, 1, 0},
+		{"sha256 alone", []Statement{add("ban", hashAt(t, SHA256))}, probe(hashAt(t, SHA256)), VerdictReject, 1, 0},
+		{"a digest one bit off", []Statement{add("ban", hashAt(t, SHA256))}, probe(hashAt(t, SHA256, 3)), VerdictAllow, 0, 0},
+		{"harmless and as near", []Statement{add("ban", pdq(0)), add("harmless", pdq(2))}, probe(pdq(1)), VerdictAllow, 2, 1},
+		{"harmless but further", []Statement{add("ban", pdq(0)), add("harmless", pdq(5))}, probe(pdq(1)), VerdictReject, 2, 0},
+		{"harmless by another algorithm", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, PHash))}, probe(pdq(0), hashAt(t, PHash)), VerdictReject, 2, 0},
+		{"the very file is harmless", []Statement{add("ban", pdq(0)), add("harmless", hashAt(t, SHA256))}, probe(pdq(0), hashAt(t, SHA256)), VerdictAllow, 2, 1},
+		{"a harmless frame beside a banned one", []Statement{add("ban", pdq(0)), add("harmless", pdq(100))}, probe(pdq(100), pdq(0)), VerdictReject, 2, 0},
+		{"a harmless frame nearer than another's ban", []Statement{add("ban", pdq(10)), add("harmless", pdq(0))}, probe(pdq(0), pdq(8)), VerdictReject, 4, 1},
+		{"a picture made flat", []Statement{add("ban", pdq(0))}, Query{Probes: []Probe{{Hash: pdq(0), Flat: true}}}, VerdictHold, 1, 0},
+		{"a flat frame beside another", []Statement{add("ban", pdq(0))}, Query{Probes: []Probe{{Hash: pdq(0), Flat: true}, {Hash: pdq(1), Index: 1}}}, VerdictReject, 2, 0},
+		{"a flat picture that is marked", []Statement{add("marked", pdq(0))}, Query{Probes: []Probe{{Hash: pdq(0), Flat: true}}}, VerdictFlag, 1, 0},
+		{"only harmless", []Statement{add("harmless", pdq(0))}, probe(pdq(0)), VerdictAllow, 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			l := open(t, &memoryLog{})
+			apply(t, l, append([]Statement{ban, harmless, marked}, c.statements...)...)
+			r := l.Lookup(c.ask)
+			suppressed := 0
+			for _, m := range r.Matches {
+				if m.Suppressed {
+					suppressed++
+				}
+			}
+			if r.Verdict != c.verdict || len(r.Matches) != c.matches || suppressed != c.suppressed {
+				t.Errorf("verdict %v of %d matches, %d suppressed (%s); want %v of %d, %d", r.Verdict, len(r.Matches), suppressed, r.Reason, c.verdict, c.matches, c.suppressed)
+			}
+			if r.Reason == "" || strings.Contains(r.Reason, "a5a5") {
+				t.Errorf("reason %q", r.Reason)
+			}
+			if r.Seq != l.Seq() {
+				t.Errorf("answered at %d, log is at %d", r.Seq, l.Seq())
+			}
+		})
+	}
+}
+
+func TestLookupLimit(t *testing.T) {
+	l := open(t, &memoryLog{})
+	apply(t, l, define("ban", Reject), define("marked", Filter))
+	for n := range 10 {
+		apply(t, l, add("marked", hashAt(t, PDQ, first(n)...)))
+	}
+	apply(t, l, add("ban", hashAt(t, PDQ, first(20)...)))
+	q := probe(hashAt(t, PDQ))
+	q.Limit = 3
+	r := l.Lookup(q)
+	if len(r.Matches) != 3 || !r.Truncated || r.Verdict != VerdictReject {
+		t.Fatalf("%d matches, truncated %v, verdict %v", len(r.Matches), r.Truncated, r.Verdict)
+	}
+	for i, m := range r.Matches {
+		if m.Distance != i || m.ListName != "marked" || m.Similarity() != 100-100*float64(i)/256 {
+			t.Errorf("match %d: %+v", i, m)
+		}
+	}
+	// A picture and its complement: the nearest probe of one hash is reported.
+	q = probe(hashAt(t, PDQ, first(20)...), hashAt(t, PDQ, first(19)...))
+	q.Probes[1].Index = 0
+	q.Lists = []string{origin + "/lists/ban"}
+	if r := l.Lookup(q); len(r.Matches) != 1 || r.Matches[0].Distance != 0 || r.Matches[0].Probe.Index != 0 || r.Truncated {
+		t.Errorf("%+v", r)
+	}
+}
