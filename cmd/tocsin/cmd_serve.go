@@ -94,6 +94,12 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	if err := conf.check(dir); err != nil {
 		return err
 	}
+	// Whoever can write here can put another database or socket in the place of ours.
+	if info, err := os.Stat(dir); err != nil {
+		return err
+	} else if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("others can write to the data directory %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
+	}
 	key, err := readKey(keyPath(dir, conf.Node.Issuer))
 	if err != nil {
 		return err
