@@ -25,6 +25,8 @@ type Lists struct {
 	seq   uint64        // the fold holds the log up to here
 	grown chan struct{} // closed, and replaced, when seq grows
 
+	voiding sync.Mutex // held for one Void
+
 	requests chan request
 	stop     context.CancelFunc
 	done     chan struct{} // closed when the committer has returned
@@ -64,6 +66,7 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 		log: log, policy: policy, opened: time.Now(), fold: newFold(), grown: make(chan struct{}),
 		requests: make(chan request), done: make(chan struct{}),
 	}
+	l.fold.own = policy.Own
 	now := l.steady()
 	for r, err := range log.After(ctx, 0, Selection{}) {
 		if err != nil {
@@ -223,6 +226,12 @@ func (l *Lists) After(ctx context.Context, seq uint64, only Selection) func(yiel
 	return l.log.After(ctx, seq, only)
 }
 
+// Record reads one statement from the log, of any kind, in force or not; see
+// Log.Find.
+func (l *Lists) Record(ctx context.Context, id string) (Record, bool, error) {
+	return l.log.Find(ctx, id)
+}
+
 // List describes a list that has a definition.
 type List struct {
 	Definition
@@ -232,13 +241,16 @@ type List struct {
 	Updated    time.Time
 	Hashes     int // in force; one that two statements list counts twice
 	Statements int // with at least one hash in force
+	// Most is the gravest verdict that its matches may come to, 0 if the list is
+	// not heeded; see Lists.Heed.
+	Most Verdict
 }
 
 func (f *fold) describe(l *list) List {
 	s := &f.stmts[l.current.stmt]
 	return List{
 		Definition: l.current.Definition, ID: l.iri, Issuer: s.issuer, Statement: s.id,
-		Updated: time.Unix(s.published, 0).UTC(), Hashes: l.hashes, Statements: l.statements,
+		Updated: time.Unix(s.published, 0).UTC(), Hashes: l.hashes, Statements: l.statements, Most: l.most,
 	}
 }
 
@@ -269,14 +281,17 @@ func (l *Lists) All() []List {
 }
 
 // Definitions returns the IDs of the definitions of a list that are not
-// retracted. Retracting them all ends the list.
+// retracted, or by nothing that is not void. Retracting them all ends the list.
 func (l *Lists) Definitions(iri string) []string {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	var ids []string
 	if v := l.fold.lists[iri]; v != nil {
 		for _, d := range v.defs {
-			ids = append(ids, l.fold.stmts[d.stmt].id)
+			s := &l.fold.stmts[d.stmt]
+			if _, acts := l.fold.tomb(s).any(l.fold.voids[s.issuer]); !acts {
+				ids = append(ids, s.id)
+			}
 		}
 	}
 	slices.Sort(ids)
@@ -306,7 +321,7 @@ func (l *Lists) Listed(list, issuer string, hashes []Hash) []bool {
 	f := l.fold
 	for i, h := range hashes {
 		f.each(h, func(s *stmt) bool {
-			listed[i] = s.list.iri == list && s.issuer == issuer && (s.expires == 0 || s.expires > now)
+			listed[i] = s.list.iri == list && s.issuer == issuer && s.stands(now)
 			return !listed[i]
 		})
 	}
@@ -321,7 +336,7 @@ func (l *Lists) Standing(list, issuer string, h Hash) []Statement {
 	defer l.mu.RUnlock()
 	var all []Statement
 	l.fold.each(h, func(s *stmt) bool {
-		if s.list.iri == list && s.issuer == issuer && (s.expires == 0 || s.expires > now) {
+		if s.list.iri == list && s.issuer == issuer && s.stands(now) {
 			v := Statement{
 				ID: s.id, Issuer: s.issuer, List: s.list.iri, Kind: s.kind, Action: s.action, Labels: s.labels,
 				Published: time.Unix(s.published, 0).UTC(),
@@ -344,7 +359,7 @@ func (l *Lists) InForce(s *Statement) []Hash {
 	defer l.mu.RUnlock()
 	f := l.fold
 	n, ok := f.byID[s.ID]
-	if !ok || f.stmts[n].live == 0 || f.stmts[n].expires != 0 && f.stmts[n].expires <= now {
+	if !ok || f.stmts[n].live == 0 || !f.stmts[n].stands(now) {
 		return nil
 	}
 	var in []Hash
@@ -355,6 +370,9 @@ func (l *Lists) InForce(s *Statement) []Hash {
 	}
 	return in
 }
+
+// stands reports whether s has neither lapsed nor is void.
+func (s *stmt) stands(now int64) bool { return !s.void && (s.expires == 0 || s.expires > now) }
 
 // each visits the statements that list h itself, until visit returns false.
 func (f *fold) each(h Hash, visit func(*stmt) bool) {
@@ -374,7 +392,7 @@ func (f *fold) each(h Hash, visit func(*stmt) bool) {
 
 // Counts tells how much is in force.
 type Counts struct {
-	Hashes     map[Algorithm]int // distinct
+	Hashes     map[Algorithm]int // distinct, also those of lists that are not heeded and of void statements
 	Statements int               // that add hashes or define a list, also those no longer in force
 	Lists      int               // with a definition
 }
@@ -396,7 +414,7 @@ func (l *Lists) Counts() Counts {
 }
 
 // WriteFold writes what is in force, sorted, a line each. Two nodes that hold
-// the same statements write the same bytes. It holds every listed hash: it is
+// the same statements write the same bytes, whatever they were told by Void and Heed. It holds every listed hash: it is
 // for the operator and for tests, not for logs. Lookups go on meanwhile, but
 // new statements wait.
 func (l *Lists) WriteFold(w io.Writer) error {

@@ -18,6 +18,11 @@ type Record struct {
 type Selection struct {
 	List   string // only statements of this list; "" for every list
 	Signed bool   // fill in Record.Signed, which is most of a record's size
+	// Bare leaves the statements' bodies unread: of Record.Statement only ID, Issuer,
+	// List and Kind are filled in, beside Seq and Received. Who counts or pages
+	// through a list of a million hashes decodes none of them. What was not read is not
+	// checked either: damage to a body shows in a pass that is not bare.
+	Bare bool
 }
 
 // Log is the append-only record of the statements a node has accepted. It is
@@ -40,4 +45,10 @@ type Log interface {
 	// was in the log when it was called. Once it has yielded a place, no smaller
 	// place ever appears, so a reader may keep a cursor. An error ends it.
 	After(ctx context.Context, seq uint64, only Selection) iter.Seq2[Record, error]
+
+	// Find returns the record of the statement with the given ID, with its signed
+	// bytes, and false if the log does not have it. A record that Append has
+	// acknowledged is found from then on. An id that is no address is not an
+	// error: it is in no log.
+	Find(ctx context.Context, id string) (Record, bool, error)
 }

@@ -74,7 +74,11 @@ type candidate struct {
 // algorithm: what is banned at distance 3 stays banned although something
 // harmless lies at distance 5, and a harmless frame says nothing of the one behind
 // it. A SHA-256 that is known to be harmless suppresses everything, because it is
-// the very file.
+// the very file. All that goes for a hash on one of the node's own lists; one on a list
+// of another origin suppresses matches of that origin's lists alone, so that
+// nobody else lifts what is banned here.
+//
+// Lists of other origins match, and speak against media, as far as Heed says.
 func (l *Lists) Lookup(q Query) Result {
 	now := time.Now().Unix()
 	l.mu.RLock()
@@ -130,7 +134,7 @@ func (f *fold) candidates(q Query, now int64) []candidate {
 			for o := f.owners[a][n.ID]; o != 0; o = f.postings[o-1].next {
 				s := &f.stmts[f.postings[o-1].stmt]
 				d := s.list.current
-				if d == nil || n.Distance > int(d.Radii[a]) || s.expires != 0 && s.expires <= now ||
+				if d == nil || n.Distance > int(d.Radii[a]) || !s.stands(now) || s.list.most == 0 ||
 					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
 					continue
 				}
@@ -157,27 +161,35 @@ func (f *fold) action(c candidate) Action {
 
 func (f *fold) suppress(found []candidate, probes []Probe) {
 	type shown struct {
-		frame int
-		alg   Algorithm
+		origin string // of the list that accepts, "" for our own
+		frame  int
+		alg    Algorithm
 	}
 	harmless := map[shown]int{} // the least distance
-	file := false
-	for _, c := range found {
-		if f.action(c) == Accept {
-			p := &probes[c.probe]
-			at := shown{p.Index, p.Hash.alg}
+	files := map[string]bool{}  // the origins that accept the very file
+	origin := func(c *candidate) string { return f.stmts[f.postings[c.posting].stmt].list.origin }
+	for i := range found {
+		if c := &found[i]; f.action(*c) == Accept {
+			p, o := &probes[c.probe], origin(c)
+			at := shown{o, p.Index, p.Hash.alg}
 			if d, ok := harmless[at]; !ok || c.distance < d {
 				harmless[at] = c.distance
 			}
-			file = file || p.Hash.alg == SHA256
+			files[o] = files[o] || p.Hash.alg == SHA256
 		}
+	}
+	if len(harmless) == 0 {
+		return
 	}
 	for i := range found {
 		c := &found[i]
-		if f.action(*c) != Accept {
-			p := &probes[c.probe]
-			d, ok := harmless[shown{p.Index, p.Hash.alg}]
-			c.suppressed = file || ok && d <= c.distance
+		if f.action(*c) == Accept {
+			continue
+		}
+		p := &probes[c.probe]
+		for _, o := range [...]string{"", origin(c)} {
+			d, ok := harmless[shown{o, p.Index, p.Hash.alg}]
+			c.suppressed = c.suppressed || files[o] || ok && d <= c.distance
 		}
 	}
 }
@@ -197,7 +209,8 @@ func (f *fold) judge(found []candidate, policy *Policy, r *Result) int {
 		if c.suppressed || action == Accept {
 			continue
 		}
-		v := policy.of(action, agree[f.postings[c.posting].stmt])
+		s := &f.stmts[f.postings[c.posting].stmt]
+		v := min(policy.of(action, agree[f.postings[c.posting].stmt]), s.list.most)
 		if c.flat {
 			v = min(v, VerdictHold)
 		}

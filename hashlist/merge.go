@@ -23,18 +23,25 @@ import (
 //     is listed again by a new statement.
 //   - Of several definitions of a list the latest counts, by (published, id).
 //   - Hashes of a list that has no definition are kept and match nothing.
+//
+// On top of that, and not of the log, lies what this node was told: which issuers'
+// statements are void, and how far lists of other nodes are heeded. Lookups see the
+// fold with that; write prints it without.
 type fold struct {
 	stmts    []stmt // by number
 	byID     map[string]uint32
 	lists    map[string]*list    // by IRI
-	tombs    map[tombKey]tomb    // what was retracted, before or after it came
+	tombs    map[tombKey]*tomb   // what was retracted, before or after it came
 	points   [SHA256 + 1]points  // the distinct hashes in force
 	owners   [SHA256 + 1][]owner // by the points' IDs: the first posting of each
 	postings []posting
 	free     map[uint32][]uint32 // by length: blocks of postings to use again
 	lapsing  lapses
 	interned map[string]string
-	radius   [SHA256 + 1]int // the largest of any list
+	radius   [SHA256 + 1]int    // the largest of any list that is heeded
+	own      string             // origin of the lists that are heeded fully; "" for all
+	heeded   map[string]Verdict // by IRI: lists of other origins, also such as nothing is known of
+	voids    map[string][]span  // by issuer
 }
 
 // owner is 1 + the number of a posting, 0 for none.
@@ -47,6 +54,7 @@ type posting struct {
 	next  owner
 	point bktree.ID
 	alg   Algorithm // 0 once retracted or lapsed
+	kept  bool      // retracted, but by nothing that is not void
 }
 
 // stmt is an AddHashes or DefineList statement. Retractions are only tombs.
@@ -64,14 +72,18 @@ type stmt struct {
 	live      uint32 // of them in force
 	kind      Kind
 	action    Action
+	void      bool
 }
 
 type list struct {
 	iri        string
-	defs       []definition // in no order; retracted ones are gone
+	origin     string       // "" for this node's own
+	most       Verdict      // its matches come to no more; 0 if it is not heeded
+	defs       []definition // in no order, retracted ones too
 	current    *definition  // nil while there is none
-	hashes     int          // postings in force
-	statements int          // with at least one posting in force
+	stated     *definition  // the same, if nothing were void
+	hashes     int          // postings in force, but for those of void statements
+	statements int          // with at least one such posting
 }
 
 type definition struct {
@@ -79,22 +91,11 @@ type definition struct {
 	stmt uint32
 }
 
-// tombKey is what a retraction must agree with to act.
-type tombKey struct{ statement, issuer, list string }
-
-// tomb is all that was retracted of one statement: the hashes, or nil for all.
-// A set, because an issuer may retract hash by hash a thousand times over.
-type tomb map[Hash]struct{}
-
-func (t tomb) covers(h Hash) bool {
-	_, ok := t[h]
-	return ok || t == nil
-}
-
 func newFold() *fold {
 	return &fold{
-		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]tomb{},
+		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]*tomb{},
 		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
+		heeded: map[string]Verdict{}, voids: map[string][]span{},
 	}
 }
 
@@ -111,7 +112,10 @@ func (f *fold) intern(s string) string {
 func (f *fold) list(iri string) *list {
 	l := f.lists[iri]
 	if l == nil {
-		l = &list{iri: f.intern(iri)}
+		l = &list{iri: f.intern(iri), most: VerdictReject}
+		if o, err := Origin(iri); f.own != "" && (err != nil || o != f.own) {
+			l.origin, l.most = f.intern(cmp.Or(o, iri)), f.heeded[iri]
+		}
 		f.lists[l.iri] = l
 	}
 	return l
@@ -138,99 +142,90 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	if !s.Expires.IsZero() {
 		v.expires = s.Expires.Unix()
 	}
+	v.void = within(v.published, f.voids[v.issuer])
 	f.byID[v.id] = n
 	f.stmts = append(f.stmts, v)
-	tomb, retracted := f.tombs[tombKey{s.ID, s.Issuer, s.List}]
 	switch s.Kind {
 	case DefineList:
-		if !retracted {
-			v.list.defs = append(v.list.defs, definition{*s.Definition, n})
-			f.redefine(v.list)
-		}
+		v.list.defs = append(v.list.defs, definition{*s.Definition, n})
+		f.choose(v.list)
+		f.widen()
 	case AddHashes:
 		if v.expires != 0 && v.expires <= now.Unix() {
 			return // known, so that it stays known, but in force no more
 		}
-		f.post(n, s.Hashes, tomb, retracted)
-		if f.stmts[n].live > 0 && v.expires != 0 {
-			heap.Push(&f.lapsing, lapse{v.expires, n})
-		}
+		f.post(n, s.Hashes)
 	}
 }
 
-// post puts the hashes of statement n into force, but for those retracted.
-func (f *fold) post(n uint32, hashes []Hash, tomb tomb, retracted bool) {
+// post puts the hashes of statement n into force, but for those retracted and those
+// that are in force already.
+func (f *fold) post(n uint32, hashes []Hash) {
 	s := &f.stmts[n]
-	s.count = uint32(len(hashes))
-	if blocks := f.free[s.count]; len(blocks) > 0 {
-		s.first = blocks[len(blocks)-1]
-		f.free[s.count] = blocks[:len(blocks)-1]
-	} else {
-		s.first = uint32(len(f.postings))
-		f.postings = append(f.postings, make([]posting, s.count)...)
+	t, spans := f.tomb(s), f.voids[s.issuer]
+	if s.count == 0 {
+		s.count = uint32(len(hashes))
+		if blocks := f.free[s.count]; len(blocks) > 0 {
+			s.first = blocks[len(blocks)-1]
+			f.free[s.count] = blocks[:len(blocks)-1]
+		} else {
+			s.first = uint32(len(f.postings))
+			f.postings = append(f.postings, make([]posting, s.count)...)
+		}
+		for i := range s.count {
+			f.postings[s.first+i] = posting{stmt: n}
+		}
 	}
+	had, put := s.live, 0
 	for i, h := range hashes {
 		p := &f.postings[s.first+uint32(i)]
-		*p = posting{stmt: n}
-		if retracted && tomb.covers(h) {
+		retracted, acts := t.fate(h, spans)
+		if acts || p.alg != 0 {
 			continue
 		}
-		p.alg, p.point = h.alg, f.points[h.alg].insert(h)
+		p.alg, p.point, p.kept = h.alg, f.points[h.alg].insert(h), retracted
 		heads := &f.owners[h.alg]
 		for int(p.point) >= len(*heads) {
 			*heads = append(*heads, 0)
 		}
 		p.next = (*heads)[p.point]
 		(*heads)[p.point] = owner(s.first + uint32(i) + 1)
-		s.live++
-		s.list.hashes++
+		put++
 	}
-	if s.live > 0 {
-		s.list.statements++
-	} else {
+	s.grow(put)
+	switch {
+	case s.live == 0:
 		f.release(s)
+	case had == 0 && s.expires != 0:
+		heap.Push(&f.lapsing, lapse{s.expires, n})
 	}
 }
 
 func (f *fold) retract(r *Statement) {
-	key := tombKey{strings.Clone(r.Retracts), f.intern(r.Issuer), f.intern(r.List)}
-	switch t, known := f.tombs[key]; {
-	case known && t == nil:
-		return // all of it was
-	case len(r.Hashes) == 0:
-		f.tombs[key] = nil
-	default:
-		if t == nil {
-			t = make(tomb, len(r.Hashes))
-			f.tombs[key] = t
-		}
-		for _, h := range r.Hashes {
-			t[h] = struct{}{}
-		}
-	}
-	n, ok := f.byID[r.Retracts]
+	key, t := f.bury(r)
+	n, ok := f.buried(key)
 	if !ok {
 		return
 	}
 	s := &f.stmts[n]
-	if s.issuer != key.issuer || s.list.iri != key.list {
-		return
-	}
-	if s.kind == DefineList {
-		s.list.defs = slices.DeleteFunc(s.list.defs, func(d definition) bool { return d.stmt == n })
-		f.redefine(s.list)
-		return
-	}
-	if len(r.Hashes) == 0 {
+	switch {
+	case s.kind == DefineList:
+		f.choose(s.list)
+		f.widen()
+	case t.whole.act(f.voids[s.issuer]):
 		f.withdraw(n)
-		return
-	}
-	for _, h := range r.Hashes {
-		if id, ok := f.points[h.alg].find(h); ok {
-			for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
-				if f.postings[o-1].stmt == n {
-					f.unpost(uint32(o - 1))
-					break
+	case len(r.Hashes) == 0:
+		for i := s.first; i < s.first+s.count; i++ {
+			f.postings[i].kept = f.postings[i].alg != 0
+		}
+	default:
+		for _, h := range r.Hashes {
+			if id, ok := f.points[h.alg].find(h); ok {
+				for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
+					if f.postings[o-1].stmt == n {
+						f.settle(uint32(o - 1))
+						break
+					}
 				}
 			}
 		}
@@ -261,10 +256,8 @@ func (f *fold) unpost(i uint32) {
 		f.points[p.alg].drop(p.point)
 	}
 	p.alg, p.next = 0, 0
-	s.live--
-	s.list.hashes--
+	s.grow(-1)
 	if s.live == 0 {
-		s.list.statements--
 		f.release(s)
 	}
 }
@@ -275,23 +268,25 @@ func (f *fold) release(s *stmt) {
 	s.first, s.count = 0, 0
 }
 
-// redefine works out which definition of l counts, and the largest radii.
-func (f *fold) redefine(l *list) {
-	l.current = nil
-	for i := range l.defs {
-		d := &l.defs[i]
-		if l.current == nil {
-			l.current = d
-			continue
-		}
-		a, b := &f.stmts[d.stmt], &f.stmts[l.current.stmt]
-		if c := cmp.Or(cmp.Compare(a.published, b.published), strings.Compare(a.id, b.id)); c > 0 {
-			l.current = d
-		}
+// heed sets how far a list of another origin is heeded.
+func (f *fold) heed(iri string, most Verdict) {
+	if most == 0 {
+		delete(f.heeded, iri)
+	} else {
+		f.heeded[iri] = most
 	}
+	if l := f.lists[iri]; l != nil && l.origin != "" {
+		l.most = most
+		f.widen()
+	}
+}
+
+// widen works out the largest radii. A list that is not heeded does not slow
+// down lookups by a wide one.
+func (f *fold) widen() {
 	f.radius = [SHA256 + 1]int{}
 	for _, l := range f.lists {
-		if l.current != nil {
+		if l.current != nil && l.most != 0 {
 			for a, r := range l.current.Radii {
 				f.radius[a] = max(f.radius[a], int(r))
 			}
@@ -307,13 +302,13 @@ func (f *fold) lapse(now time.Time) {
 	}
 }
 
-// write prints the fold in a form that depends on nothing but the fold: what
-// is in force at now, sorted. Two nodes that hold the same statements print the
+// write prints the fold in a form that depends on nothing but the statements: what
+// is in force at now if nothing is void, sorted. Two nodes that hold the same statements print the
 // same bytes.
 func (f *fold) write(w io.Writer, now time.Time) error {
 	var lines []string
 	for _, l := range f.lists {
-		if c := l.current; c != nil {
+		if c := l.stated; c != nil {
 			lines = append(lines, fmt.Sprintf("list %s %s %q labels=%v audience=%v action=%v radii=%v by %s\n",
 				l.iri, c.Name, c.Summary, c.Labels, c.Audience, c.Action, c.Radii, f.stmts[c.stmt].id))
 		}
@@ -321,7 +316,7 @@ func (f *fold) write(w io.Writer, now time.Time) error {
 	for _, a := range Algorithms {
 		f.points[a].each(func(id bktree.ID, h Hash) {
 			for o := f.owners[a][id]; o != 0; o = f.postings[o-1].next {
-				if s := &f.stmts[f.postings[o-1].stmt]; s.expires == 0 || s.expires > now.Unix() {
+				if s := &f.stmts[f.postings[o-1].stmt]; !f.postings[o-1].kept && (s.expires == 0 || s.expires > now.Unix()) {
 					lines = append(lines, fmt.Sprintf("hash %v on %s labels=%v action=%v until=%d by %s\n",
 						h, s.list.iri, s.labels, s.action, s.expires, s.id))
 				}

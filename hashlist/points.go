@@ -12,6 +12,7 @@ type points interface {
 	insert(Hash) bktree.ID
 	drop(bktree.ID) // of a hash that is there
 	find(Hash) (bktree.ID, bool)
+	at(bktree.ID) Hash // of a hash that is there
 	near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour
 	each(func(bktree.ID, Hash))
 	len() int
@@ -75,7 +76,12 @@ func (t perceptual[P]) drop(id bktree.ID) {
 }
 
 func (t perceptual[P]) find(h Hash) (bktree.ID, bool) { return t.index.Find(t.point(h)) }
-func (t perceptual[P]) len() int                      { return t.index.Stats().Points }
+func (t perceptual[P]) at(id bktree.ID) Hash {
+	p, _ := t.index.Point(id)
+	return t.hash(p)
+}
+
+func (t perceptual[P]) len() int { return t.index.Stats().Points }
 
 func (t perceptual[P]) near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour {
 	dst, _ = t.index.Near(t.point(h), radius, 0, dst)
@@ -122,6 +128,8 @@ func (t *digests) find(h Hash) (bktree.ID, bool) {
 	id, ok := t.ids[h.sum]
 	return id, ok
 }
+
+func (t *digests) at(id bktree.ID) Hash { return Hash{t.alg, t.sums[id]} }
 
 func (t *digests) near(h Hash, _ int, dst []bktree.Neighbour) []bktree.Neighbour {
 	if id, ok := t.ids[h.sum]; ok {

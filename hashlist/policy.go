@@ -47,6 +47,11 @@ type Policy struct {
 	// each other. A copy may have been made flat so that it passes, so one that is
 	// looked up is compared down to LeastQuality, but comes to hold at most.
 	MinQuality int
+	// Own is the origin of this node's own lists, as in https://hashes.example,
+	// which are heeded fully. Those of other origins are heeded as far as
+	// Lists.Heed says, and before it says anything, not at all. "" makes every list
+	// the node's own.
+	Own string
 }
 
 // LeastQuality is the PDQ quality below which a picture shows so little that its
@@ -86,7 +91,22 @@ func (p *Policy) Validate() error {
 	if p.MinQuality < 0 || p.MinQuality > 100 {
 		return fmt.Errorf("least quality %d is not between 0 and 100", p.MinQuality)
 	}
+	if o, err := Origin(p.Own); p.Own != "" && (err != nil || o != p.Own) {
+		return fmt.Errorf("own origin %.80q is not just scheme and host", p.Own)
+	}
 	return nil
+}
+
+// Heed says how far this node heeds a list of another origin: most is the
+// gravest verdict that its matches may come to. With VerdictAllow they are reported and
+// speak against nothing; with 0, and before Heed was called, the list matches
+// nothing and nothing of it is reported. It need not be known yet. The node's own
+// lists are heeded fully, whatever is said here. It is not part of the log: whoever opens
+// the lists says it again.
+func (l *Lists) Heed(list string, most Verdict) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fold.heed(list, min(most, VerdictReject))
 }
 
 // of returns what an action comes to. algorithms has a bit set for each

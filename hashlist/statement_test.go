@@ -16,14 +16,24 @@ const origin = "https://hashes.example"
 
 var epoch = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
 
+// foreign is the origin of every third statement.
+const foreign = "https://other.example"
+
+func home(id int) string {
+	if id%3 == 2 {
+		return foreign
+	}
+	return origin
+}
+
 // anyStatement draws a valid statement from a small world: three issuers, three
-// lists, thirty ids, so that statements collide, retract and redefine each other.
+// lists of each of two origins, thirty ids, so that statements collide, retract and redefine each other.
 // A statement's content follows from its id, as it does in the world.
 func anyStatement(t *rapid.T, id int) Statement {
 	s := Statement{
-		ID:        fmt.Sprintf("%s/statements/%d", origin, id),
-		Issuer:    fmt.Sprintf("%s/users/%d", origin, rapid.IntRange(0, 2).Draw(t, "issuer")),
-		List:      fmt.Sprintf("%s/lists/%d", origin, rapid.IntRange(0, 2).Draw(t, "list")),
+		ID:        fmt.Sprintf("%s/statements/%d", home(id), id),
+		Issuer:    fmt.Sprintf("%s/users/%d", home(id), rapid.IntRange(0, 2).Draw(t, "issuer")),
+		List:      fmt.Sprintf("%s/lists/%d", home(id), rapid.IntRange(0, 2).Draw(t, "list")),
 		Kind:      rapid.SampledFrom([]Kind{AddHashes, AddHashes, AddHashes, Retraction, Retraction, DefineList}).Draw(t, "kind"),
 		Published: epoch.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "published")) * time.Second),
 		Reason:    rapid.SampledFrom([]string{"", "because", "weil\nüber"}).Draw(t, "reason"),
@@ -51,7 +61,11 @@ func anyStatement(t *rapid.T, id int) Statement {
 			s.Expires = s.Published.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "lifetime")) * time.Second)
 		}
 	case Retraction:
-		s.Retracts = fmt.Sprintf("%s/statements/%d", origin, rapid.IntRange(0, 29).Draw(t, "retracts"))
+		other := rapid.IntRange(0, 29).Draw(t, "retracts")
+		if home(other) != home(id) { // nobody retracts across origins
+			other = other/3*3 + id%3
+		}
+		s.Retracts = fmt.Sprintf("%s/statements/%d", home(other), other)
 		s.Hashes = hashes(0)
 	case DefineList:
 		s.Definition = &Definition{

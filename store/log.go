@@ -152,11 +152,7 @@ func (db *DB) After(ctx context.Context, seq uint64, only hashlist.Selection) it
 // page appends to records some of those selected with seq < place <= head, and
 // returns none only if there are none. With an error it returns those before it.
 func (db *DB) page(ctx context.Context, records []hashlist.Record, seq, head uint64, only hashlist.Selection) ([]hashlist.Record, error) {
-	query := "SELECT seq, id, kind, issuer, list, received, body_sum, body"
-	if only.Signed {
-		query += ", signed_sum, signed"
-	}
-	query += " FROM statements WHERE seq > $1 AND seq <= $2"
+	query := "SELECT " + columns(only) + " FROM statements WHERE seq > $1 AND seq <= $2"
 	args := []any{seq, head}
 	if only.List != "" {
 		query += " AND list = $3"
@@ -178,13 +174,13 @@ func (db *DB) page(ctx context.Context, records []hashlist.Record, seq, head uin
 			break
 		}
 		var w row
-		if err := w.scan(rows, only.Signed); err != nil {
+		if err := w.scan(rows, only); err != nil {
 			return records, err
 		}
 		if only.List == "" && w.seq != seq+1 {
 			return records, fmt.Errorf("statement %d is missing: %s", seq+1, damaged)
 		}
-		r, err := w.record()
+		r, err := w.record(only)
 		if err != nil {
 			return records, err
 		}
@@ -195,7 +191,41 @@ func (db *DB) page(ctx context.Context, records []hashlist.Record, seq, head uin
 	return records, rows.Close()
 }
 
-// row is a row of the table statements. Its raw bytes are SQLite's until the next row.
+// Find implements hashlist.Log.
+func (db *DB) Find(ctx context.Context, id string) (hashlist.Record, bool, error) {
+	// No statement has such an id, and a database may balk at the bytes.
+	if _, err := hashlist.Origin(id); err != nil {
+		return hashlist.Record{}, false, ctx.Err()
+	}
+	r, found, err := db.find(ctx, id)
+	if err != nil {
+		return hashlist.Record{}, false, fmt.Errorf("read a statement from the log: %w", explain(err))
+	}
+	return r, found, nil
+}
+
+func (db *DB) find(ctx context.Context, id string) (r hashlist.Record, found bool, err error) {
+	all := hashlist.Selection{Signed: true}
+	// Not QueryRow: the bytes are read where they lie, which it does not allow.
+	rows, err := db.reader.QueryContext(ctx, "SELECT "+columns(all)+" FROM statements WHERE id = $1", id)
+	if err != nil {
+		return r, false, err
+	}
+	defer rows.Close()
+	if !rows.Next() {
+		return r, false, rows.Err()
+	}
+	var w row
+	if err := w.scan(rows, all); err != nil {
+		return r, false, err
+	}
+	if r, err = w.record(all); err != nil {
+		return r, false, err
+	}
+	return r, true, rows.Close()
+}
+
+// row is a row of the table statements. Its raw bytes are the driver's until the next row.
 type row struct {
 	seq                uint64
 	id, issuer, list   sql.RawBytes
@@ -203,25 +233,40 @@ type row struct {
 	received           int64
 	bodySum, signedSum int64
 	body, signed       sql.RawBytes
-	withSigned         bool
 }
 
-func (w *row) scan(rows *sql.Rows, signed bool) error {
-	w.withSigned = signed
-	into := []any{&w.seq, &w.id, &w.kind, &w.issuer, &w.list, &w.received, &w.bodySum, &w.body}
-	if signed {
+// columns are those that scan expects.
+func columns(only hashlist.Selection) string {
+	c := "seq, id, kind, issuer, list, received"
+	if !only.Bare {
+		c += ", body_sum, body"
+	}
+	if only.Signed {
+		c += ", signed_sum, signed"
+	}
+	return c
+}
+
+func (w *row) scan(rows *sql.Rows, only hashlist.Selection) error {
+	into := []any{&w.seq, &w.id, &w.kind, &w.issuer, &w.list, &w.received}
+	if !only.Bare {
+		into = append(into, &w.bodySum, &w.body)
+	}
+	if only.Signed {
 		into = append(into, &w.signedSum, &w.signed)
 	}
 	return rows.Scan(into...)
 }
 
-func (w *row) record() (hashlist.Record, error) {
+func (w *row) record(only hashlist.Selection) (hashlist.Record, error) {
 	r := hashlist.Record{Seq: w.seq, Received: time.UnixMicro(w.received).UTC()}
 	s := &r.Statement
-	if checksum(w.body) != w.bodySum || w.withSigned && checksum(w.signed) != w.signedSum {
+	if !only.Bare && checksum(w.body) != w.bodySum || only.Signed && checksum(w.signed) != w.signedSum {
 		return r, fmt.Errorf("statement %d is damaged, its checksum is wrong: %s", w.seq, damaged)
 	}
-	if err := s.UnmarshalBinary(w.body); err != nil {
+	if only.Bare {
+		*s = hashlist.Statement{ID: string(w.id), Issuer: string(w.issuer), List: string(w.list), Kind: hashlist.Kind(w.kind)}
+	} else if err := s.UnmarshalBinary(w.body); err != nil {
 		return r, fmt.Errorf("statement %d: %w", w.seq, err)
 	}
 	// The columns repeat the body so that SQL can find it. If they have come
@@ -229,7 +274,7 @@ func (w *row) record() (hashlist.Record, error) {
 	if string(w.id) != s.ID || string(w.issuer) != s.Issuer || string(w.list) != s.List || hashlist.Kind(w.kind) != s.Kind {
 		return r, fmt.Errorf("statement %d is damaged, its columns and its body differ: %s", w.seq, damaged)
 	}
-	if w.withSigned {
+	if only.Signed {
 		r.Signed = bytes.Clone(w.signed)
 	}
 	return r, nil
