@@ -16,9 +16,9 @@ import (
 // namespace is where the terms that ActivityStreams lacks are defined.
 const namespace = "https://tocsin-fed.github.io/ns#"
 
-// context is the @context of every statement. The extension is written out, not
+// statementContext is the @context of every statement. The extension is written out, not
 // given by address: servers that expand contexts would have to fetch it.
-var context = []any{
+var statementContext = []any{
 	"https://www.w3.org/ns/activitystreams",
 	"https://w3id.org/security/data-integrity/v2",
 	map[string]string{
@@ -111,13 +111,12 @@ func (i *Issuer) PublicKey() ed25519.PublicKey { return i.key.Public().(ed25519.
 // is a digest and may be seen by those who may not read the list, would let
 // them check a guess at the hashes.
 func (i *Issuer) Seal(s hashlist.Statement) (hashlist.Record, error) {
-	now := time.Now().UTC()
 	s.Issuer = i.actor
 	if s.Published.IsZero() {
-		s.Published = now.Truncate(time.Second)
+		s.Published = time.Now().UTC().Truncate(time.Second)
 	}
 	a := activity{
-		Context: context, Actor: i.actor, Target: s.List, Published: s.Published.Format(time.RFC3339), Summary: s.Reason,
+		Context: statementContext, Actor: i.actor, Target: s.List, Published: s.Published.Format(time.RFC3339), Summary: s.Reason,
 	}
 	var nonce [16]byte
 	rand.Read(nonce[:]) // never fails (crypto/rand, Go 1.24)
@@ -163,6 +162,11 @@ func (i *Issuer) Seal(s hashlist.Statement) (hashlist.Record, error) {
 	if err != nil {
 		return hashlist.Record{}, fmt.Errorf("seal statement: %w", err)
 	}
+	return i.seal(s, document, all)
+}
+
+// seal signs a document, whose members are all, that says s.
+func (i *Issuer) seal(s hashlist.Statement, document []byte, all []member) (hashlist.Record, error) {
 	s.ID = i.origin + statementPath(document)
 	if err := s.Validate(); err != nil {
 		return hashlist.Record{}, fmt.Errorf("seal statement: %w", err)
@@ -171,7 +175,7 @@ func (i *Issuer) Seal(s hashlist.Statement) (hashlist.Record, error) {
 	if err != nil {
 		return hashlist.Record{}, fmt.Errorf("seal statement: %w", err)
 	}
-	return hashlist.Record{Received: now.Truncate(time.Microsecond), Statement: s, Signed: signed}, nil
+	return hashlist.Record{Received: time.Now().UTC().Truncate(time.Microsecond), Statement: s, Signed: signed}, nil
 }
 
 func (i *Issuer) labels(names []string) []label {

@@ -1,0 +1,113 @@
+package federation
+
+import (
+	"context"
+	"crypto/ed25519"
+	"time"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+)
+
+// FollowState is how far this node has come with a list of another node. The
+// numbers are stored in databases: they are never reused.
+type FollowState uint8
+
+// The states of a follow.
+const (
+	FollowAsked    FollowState = 1 // no answer yet
+	FollowAccepted FollowState = 2 // the list's statements come in
+	FollowRefused  FollowState = 3 // its publisher said no, or ended it
+	FollowEnded    FollowState = 4 // ended by this node; what came before stays in the log, and does not act
+	FollowDiverged FollowState = 5 // its publisher showed a history that contradicts itself; nothing more is taken over
+)
+
+// Follow is a list of another node that this node follows, asked to, or once did.
+type Follow struct {
+	List     string           // IRI of the list
+	ID       string           // IRI of the Follow activity, the last one sent
+	State    FollowState      //
+	Most     hashlist.Verdict // the gravest verdict that its matches may come to here
+	Asked    time.Time        // UTC, whole microseconds, as all times here
+	Answered time.Time        // zero while there is no answer
+	Actor    []byte           // the list's actor document as it was last fetched, at most 64 KiB
+	Told     bool             // the last thing sent, a Follow or its Undo, has reached the publisher
+	Head     []byte           // the newest signed head that agreed with what was taken over, at most 4 KiB
+	Skipped  uint64           // statements of kinds that this program does not know: counted, not taken over
+	Trouble  string           // what is wrong at the moment, for people; at most 1,000 bytes
+}
+
+// FollowerState is what was decided about a follower. The numbers are stored in
+// databases: they are never reused.
+type FollowerState uint8
+
+// The states of a follower.
+const (
+	FollowerAsked    FollowerState = 1 // waits for a person's decision
+	FollowerApproved FollowerState = 2
+	FollowerRejected FollowerState = 3 // by this node, before or after it was approved
+	FollowerLeft     FollowerState = 4 // undone by the follower itself
+)
+
+// Follower is an actor of another node that follows a list of this one, asked
+// to, or once did.
+type Follower struct {
+	List     string // IRI of the list
+	Actor    string // IRI of the follower
+	Inbox    string // where to deliver: the shared inbox if there is one
+	Follow   string // IRI of the Follow activity that counts
+	State    FollowerState
+	Asked    time.Time
+	Decided  time.Time // zero while nothing is decided
+	Told     bool      // the decision has reached the follower
+	Position uint64    // statements of the list that were delivered, or that it was told to fetch
+}
+
+// Peer is what is known of an inbox that this node delivers to.
+type Peer struct {
+	Inbox    string    // an address
+	Failing  time.Time // since when every delivery failed; zero if the last one went well
+	Failures uint32    // in a row
+	Retired  bool      // nothing is delivered any more, until the peer is heard of again
+	Trouble  string    // the last failure, for people; at most 1,000 bytes
+}
+
+// Key is a key of an issuer of another node, as its actor document told.
+type Key struct {
+	Issuer  string            // IRI
+	Method  string            // IRI of the key: the issuer's, # and the Multikey
+	Public  ed25519.PublicKey //
+	Seen    time.Time         // when this node first saw it
+	Expires time.Time         // proofs made then or later do not count; zero for never
+	Revoked time.Time         // it was in other hands from then on: what was signed then or later does not count; zero for never
+}
+
+// Peers keeps what a node has agreed with others. Methods may be called
+// concurrently. What is saved is durable when the method returns, but for
+// SavePositions, whose loss costs a repetition and nothing else.
+//
+// Whoever can write to its storage can make this node follow lists, serve its
+// lists to strangers, and take keys for an issuer's that are not.
+type Peers interface {
+	Follows(context.Context) ([]Follow, error) // by List
+	SaveFollow(context.Context, Follow) error  // a new one, or in the place of the one of the same List
+
+	// Leaves returns the hashes of the leaves of a followed list's Merkle tree
+	// from place from on, as AppendLeaves was given them.
+	Leaves(ctx context.Context, list string, from uint64) ([][32]byte, error)
+	// AppendLeaves adds leaves at place at, which must be how many there are. at
+	// smaller than that is an error, and nothing changes.
+	AppendLeaves(ctx context.Context, list string, at uint64, leaves [][32]byte) error
+	// DropLeaves removes all leaves of a list, so that it can be followed anew.
+	DropLeaves(ctx context.Context, list string) error
+
+	Followers(context.Context) ([]Follower, error) // by List, then Actor
+	SaveFollower(context.Context, Follower) error  // a new one, or in the place of the one of the same List and Actor
+	// SavePositions sets the Position of followers that are there; others are passed over.
+	SavePositions(context.Context, []Follower) error
+
+	Peers(context.Context) ([]Peer, error) // by Inbox
+	SavePeer(context.Context, Peer) error  // a new one, or in the place of the one of the same Inbox
+
+	Keys(context.Context) ([]Key, error)   // by Issuer, then Method
+	SaveKeys(context.Context, []Key) error // new ones, or in the place of those of the same Method; all or none
+}
