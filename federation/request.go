@@ -1,0 +1,251 @@
+package federation
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+)
+
+// activityMediaType is that of all we send but heads.
+const activityMediaType = "application/activity+json"
+
+const (
+	sendTime   = 45 * time.Second // for one request of ours and its answer: some servers answer when they have worked all of it off (Fedify)
+	maxAnswer  = 64 << 10         // bytes of an answer that are read where nothing is expected
+	maxFetches = 32               // fetches of keys at once
+	fetchWait  = 5 * time.Second  // for one of them to begin
+	keyAge     = 24 * time.Hour   // after which a key is fetched again
+	keyAgain   = time.Minute      // between two fetches of a key that did not fit
+)
+
+// peerKey is a key that signs requests, and whose it is.
+type peerKey struct {
+	actor   *remoteActor
+	public  *rsa.PublicKey
+	fetched time.Time
+}
+
+// nodeKey is the id of the key that signs requests of the node itself; the key
+// of a list's requests is the same under an id of the list's.
+func (n *Node) nodeKey() string { return n.cfg.Origin + "/actor#main-key" }
+
+func listKey(list string) string { return list + "#main-key" }
+
+// Do signs a request without a body as the node and sends it.
+func (n *Node) Do(r *http.Request) (*http.Response, error) {
+	return n.send(r.Context(), r.Method, r.URL.String(), n.nodeKey(), nil, r.Header)
+}
+
+// send signs a request and sends it. It begins with the scheme that the host took
+// last, and knocks once more with the other if that is refused.
+func (n *Node) send(ctx context.Context, method, address, keyID string, body []byte, header http.Header) (*http.Response, error) {
+	u, err := url.Parse(address)
+	if err != nil {
+		return nil, fmt.Errorf("address %.200q cannot be read", address)
+	}
+	first, known := n.schemes.Get(u.Host)
+	if !known {
+		// A server that does not know RFC 9421 says so to a POST, but some answer a GET with less than
+		// they would (Misskey).
+		first = scheme9421
+		if method == http.MethodGet {
+			first = schemeCavage
+		}
+	}
+	for _, s := range [...]scheme{first, schemeCavage + scheme9421 - first} {
+		var content io.Reader
+		if body != nil {
+			content = bytes.NewReader(body)
+		}
+		r, err := http.NewRequestWithContext(ctx, method, address, content)
+		if err != nil {
+			return nil, err
+		}
+		for name, values := range header {
+			r.Header[name] = values
+		}
+		if body != nil && r.Header.Get("Content-Type") == "" {
+			r.Header.Set("Content-Type", activityMediaType)
+		}
+		r.Header.Set("User-Agent", n.agent())
+		if err := signRequest(r, body, keyID, n.cfg.Key, s, n.now()); err != nil {
+			return nil, fmt.Errorf("sign request: %w", err)
+		}
+		answer, err := n.client.Do(r)
+		if err != nil {
+			return nil, err
+		}
+		if c := answer.StatusCode; s == first && (c == http.StatusUnauthorized || c == http.StatusForbidden || c == http.StatusBadRequest || c >= 500) {
+			drain(answer)
+			continue
+		}
+		if answer.StatusCode < 300 {
+			n.schemes.Add(u.Host, s)
+		}
+		return answer, nil
+	}
+	panic("unreachable: the second scheme always returns")
+}
+
+func drain(answer *http.Response) {
+	io.CopyN(io.Discard, answer.Body, maxAnswer) // so that the connection can be used again
+	answer.Body.Close()
+}
+
+// post delivers an activity to an inbox. A statusError tells what the other side said.
+func (n *Node) post(ctx context.Context, inbox, keyID string, body []byte) error {
+	if !n.cfg.Loopback && !outside(inbox) {
+		return fmt.Errorf("%s is not an https address", inbox)
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTime)
+	defer cancel()
+	answer, err := n.send(ctx, http.MethodPost, inbox, keyID, body, nil)
+	if err != nil {
+		return err
+	}
+	defer drain(answer)
+	if answer.StatusCode >= 200 && answer.StatusCode < 300 {
+		return nil
+	}
+	return &statusError{Address: inbox, Code: answer.StatusCode, RetryAfter: retryAfter(answer.Header.Get("Retry-After"), n.now())}
+}
+
+func outside(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Scheme == "https"
+}
+
+// What becomes of a request that is not believed. The text goes back to who sent it.
+var (
+	errReplay   = errors.New("this signature was seen before")
+	errBusy     = errors.New("too many requests at once: try again later")
+	errTooOften = errors.New("too many requests of your server: try again later")
+)
+
+// authenticate returns who signed a request. body is nil for a request without one.
+func (n *Node) authenticate(r *http.Request, body []byte) (*remoteActor, error) {
+	sig, err := readSignature(r)
+	if err != nil {
+		return nil, err
+	}
+	origin, err := hashlist.Origin(withoutFragment(sig.KeyID))
+	if err != nil {
+		return nil, fmt.Errorf("key of the signature: %w", err)
+	}
+	if origin == n.cfg.Origin {
+		return nil, errors.New("this node does not write to itself")
+	}
+	pace, ok := n.paces.Get(origin)
+	if !ok {
+		pace = rate.NewLimiter(50, 500)
+		n.paces.Add(origin, pace)
+	}
+	if !pace.AllowN(time.Now(), 1) {
+		return nil, errTooOften
+	}
+	who, cached, err := n.signer(r.Context(), sig.KeyID, keyAge)
+	if err != nil {
+		return nil, err
+	}
+	err = sig.verify(r, body, n.cfg.Origin, who.public, n.now())
+	if err != nil && cached {
+		// The key may have been replaced since.
+		if again, cached, fetchErr := n.signer(r.Context(), sig.KeyID, keyAgain); fetchErr == nil && !cached {
+			who = again
+			err = sig.verify(r, body, n.cfg.Origin, who.public, n.now())
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if body != nil {
+		if seen, _ := n.replays.ContainsOrAdd(sig.replayKey(), n.now()); seen {
+			return nil, errReplay
+		}
+	}
+	n.hear(origin)
+	return who.actor, nil
+}
+
+// hear notes that a server is alive, and takes up delivery to it again.
+func (n *Node) hear(origin string) {
+	n.heard.Add(origin, n.now())
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for inbox, o := range n.outlets {
+		if at, err := hashlist.Origin(inbox); err == nil && at == origin && (o.peer.Retired || o.peer.Failures > 0) {
+			o.revive = true
+			o.wakeUp()
+		}
+	}
+}
+
+// signer returns the key of the given id, fetched no longer ago than age, and whether it was
+// remembered.
+func (n *Node) signer(ctx context.Context, keyID string, age time.Duration) (peerKey, bool, error) {
+	if known, ok := n.signers.Get(keyID); ok && n.now().Sub(known.fetched) < age {
+		return known, true, nil
+	}
+	// Others may wait for the same key: it is not fetched in the name of one of them.
+	found, err, _ := n.fetching.Do("key "+keyID, func() (any, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime)
+		defer cancel()
+		waiting, stop := context.WithTimeout(ctx, fetchWait)
+		defer stop()
+		if n.fetches.Acquire(waiting, 1) != nil {
+			return nil, errBusy
+		}
+		defer n.fetches.Release(1)
+		actor, public, err := n.fetch.key(ctx, keyID)
+		if err != nil {
+			return nil, err
+		}
+		s := peerKey{actor, public, n.now()}
+		n.signers.Add(keyID, s)
+		return s, nil
+	})
+	if err != nil {
+		return peerKey{}, false, fmt.Errorf("key %.200s: %w", keyID, err)
+	}
+	return found.(peerKey), false, nil
+}
+
+func withoutFragment(iri string) string {
+	before, _, _ := cutFragment(iri)
+	return before
+}
+
+// backoff is how long to wait after so many failures in a row: 1.25^(n-1)
+// seconds, as Lemmy does, at most longest, less up to a fifth so that peers that went away together do not
+// come back together.
+func (n *Node) backoff(failures uint32, longest time.Duration) time.Duration {
+	d := float64(time.Second)
+	for range min(failures, 100) - 1 {
+		d *= 1.25
+	}
+	return jitter(min(time.Duration(min(d, float64(longest))), longest))
+}
+
+// bounded is an error's text, as it is stored.
+func bounded(err error) string {
+	text := fmt.Sprint(err)
+	return text[:min(len(text), 1000)]
+}
+
+// String returns cavage or rfc9421.
+func (s scheme) String() string {
+	if s == schemeCavage {
+		return "cavage"
+	}
+	return "rfc9421"
+}

@@ -1,0 +1,5 @@
+package federation
+
+import "errors"
+
+var ErrUnknownKind = errors.New("unknown kind")
