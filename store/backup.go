@@ -54,8 +54,9 @@ func (db *DB) backup(ctx context.Context, path string) (err error) {
 }
 
 // Check looks at every byte: SQLite's own structures and indexes, each
-// statement against its checksum and its place, the tokens. It takes as long as
-// it takes to read the file, and more than Open does for its check.
+// statement against its checksum and its place, the tokens, and what was agreed
+// with other nodes. It takes as long as it takes to read the file, and more than
+// Open does for its check.
 func (db *DB) Check(ctx context.Context) error {
 	if err := check(ctx, db.reader, "PRAGMA integrity_check(20)"); err != nil {
 		return fmt.Errorf("check database %s: %w", db.path, err)
@@ -65,8 +66,17 @@ func (db *DB) Check(ctx context.Context) error {
 			return fmt.Errorf("check database %s: %w", db.path, err)
 		}
 	}
-	if _, err := db.Tokens(ctx); err != nil {
-		return fmt.Errorf("check database %s: %w", db.path, err)
+	for _, look := range [...]func() error{
+		func() error { _, err := db.Tokens(ctx); return err },
+		func() error { _, err := db.Follows(ctx); return err },
+		func() error { _, err := db.Followers(ctx); return err },
+		func() error { _, err := db.Peers(ctx); return err },
+		func() error { _, err := db.Keys(ctx); return err },
+		func() error { return explain(db.checkLeaves(ctx)) },
+	} {
+		if err := look(); err != nil {
+			return fmt.Errorf("check database %s: %w", db.path, err)
+		}
 	}
 	return nil
 }

@@ -1,7 +1,10 @@
 package store_test
 
 import (
+	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -102,4 +105,68 @@ func BenchmarkOpen(b *testing.B) {
 		}
 	}
 	db.Close()
+}
+
+// BenchmarkAppendLeaves reports what a leaf costs, in time and in the file. One
+// delivery brings one statement, a first fetch brings pages of them.
+func BenchmarkAppendLeaves(b *testing.B) {
+	for _, batch := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprint(batch), func(b *testing.B) {
+			db, _ := benchDB(b)
+			leaves, at := make([][32]byte, batch), uint64(0)
+			for b.Loop() {
+				appendNumbered(b, db, at, leaves)
+				at += uint64(batch)
+			}
+			b.ReportMetric(float64(at)/b.Elapsed().Seconds(), "leaves/s")
+		})
+	}
+}
+
+// BenchmarkLeaves writes a million leaves in batches of 100 and reads them, as a
+// node that starts does for each list it follows.
+func BenchmarkLeaves(b *testing.B) {
+	const million = 1_000_000
+	db, _ := benchDB(b)
+	leaves := make([][32]byte, 100)
+	b.Run("append", func(b *testing.B) {
+		for b.Loop() {
+			b.StopTimer()
+			if err := db.DropLeaves(b.Context(), listA); err != nil {
+				b.Fatal(err)
+			}
+			b.StartTimer()
+			for at := uint64(0); at < million; at += 100 {
+				appendNumbered(b, db, at, leaves)
+			}
+		}
+	})
+	if _, err := db.Writer().Exec("PRAGMA wal_checkpoint(TRUNCATE)"); err != nil {
+		b.Fatal(err)
+	}
+	info, err := os.Stat(databasePath(b, db))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, from := range []uint64{0, million - 1} {
+		b.Run(fmt.Sprintf("from%d", from), func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				got, err := db.Leaves(b.Context(), listA, from)
+				if err != nil || uint64(len(got)) != million-from {
+					b.Fatalf("%d leaves, %v", len(got), err)
+				}
+			}
+			b.ReportMetric(float64(info.Size())/million, "bytes/leaf")
+		})
+	}
+}
+
+func appendNumbered(b *testing.B, db *store.DB, at uint64, leaves [][32]byte) {
+	for i := range leaves {
+		binary.BigEndian.PutUint64(leaves[i][:], at+uint64(i))
+	}
+	if err := db.AppendLeaves(b.Context(), listA, at, leaves); err != nil {
+		b.Fatal(err)
+	}
 }

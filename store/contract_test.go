@@ -134,6 +134,77 @@ func TestAfterOfOneList(t *testing.T) {
 	})
 }
 
+// A bare pass yields the sequence, and nothing of the bodies.
+func TestAfterBare(t *testing.T) {
+	eachBackend(t, func(t *testing.T, db *store.DB, _ func() *store.DB) {
+		records := statements(t, seeded(t), 1201)
+		mustAppend(t, db, records...)
+		for _, only := range []hashlist.Selection{
+			{Bare: true}, {Bare: true, Signed: true}, {Bare: true, List: listB}, {Bare: true, Signed: true, List: listA},
+		} {
+			var want []hashlist.Record
+			for i, r := range records {
+				if s := r.Statement; only.List == "" || s.List == only.List {
+					r.Seq, r.Statement = uint64(i+1), hashlist.Statement{ID: s.ID, Issuer: s.Issuer, List: s.List, Kind: s.Kind}
+					if !only.Signed {
+						r.Signed = nil
+					}
+					want = append(want, r)
+				}
+			}
+			if diff := cmp.Diff(want, collect(t, db, 0, only), cmp.AllowUnexported(hashlist.Hash{})); diff != "" {
+				t.Fatalf("%+v:\n%s", only, diff)
+			}
+		}
+	})
+}
+
+func TestFind(t *testing.T) {
+	eachBackend(t, func(t *testing.T, db *store.DB, reopen func() *store.DB) {
+		records := append(statements(t, seeded(t), 20), hashlist.Record{
+			Received: received, Signed: []byte{0, 255}, Statement: hashlist.Statement{
+				ID: "https://alice.example/statements/r", Issuer: "https://alice.example/users/admin", List: listA,
+				Kind: hashlist.Retraction, Published: time.Unix(1_790_000_000, 0).UTC(), Retracts: "https://alice.example/statements/x",
+			},
+		})
+		find := func(want hashlist.Record, seq uint64) {
+			t.Helper()
+			got, ok, err := db.Find(t.Context(), want.Statement.ID)
+			if err != nil || !ok || got.Seq != seq {
+				t.Fatalf("%s: place %d, %v, %v", want.Statement.ID, got.Seq, ok, err)
+			}
+			wantRecords(t, []hashlist.Record{got}, []hashlist.Record{want}, true)
+		}
+		for i, r := range records {
+			mustAppend(t, db, r)
+			find(r, uint64(i+1)) // as soon as it is acknowledged
+		}
+		for _, id := range []string{
+			"", "x", "https://alice.example/statements/none", records[0].Statement.ID + "x", "' OR '1'='1",
+			"https://alice.example/\x00", "https://alice.example/\xff", "HTTPS://ALICE.EXAMPLE/statements/r",
+		} {
+			if r, ok, err := db.Find(t.Context(), id); ok || err != nil {
+				t.Errorf("%q was found: %+v, %v", id, r, err)
+			}
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, ok, err := db.Find(ctx, records[0].Statement.ID); ok || !errors.Is(err, context.Canceled) {
+			t.Errorf("cancelled: %v, %v", ok, err)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, ok, err := db.Find(t.Context(), records[0].Statement.ID); ok || err == nil {
+			t.Error("a closed database does not have the statement, and does not say that it is closed")
+		}
+		db = reopen()
+		for i, r := range records {
+			find(r, uint64(i+1))
+		}
+	})
+}
+
 func TestAppendTwice(t *testing.T) {
 	eachBackend(t, func(t *testing.T, db *store.DB, _ func() *store.DB) {
 		r := seeded(t)

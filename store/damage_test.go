@@ -66,6 +66,12 @@ func TestDecayedBytes(t *testing.T) {
 			if _, err := read(hashlist.Selection{}); (err != nil) != c.bodies {
 				t.Errorf("bodies alone: %v", err)
 			}
+			if n, err := read(hashlist.Selection{Bare: true}); err != nil || n != len(records) {
+				t.Errorf("a pass that reads neither ends after %d records: %v", n, err)
+			}
+			if _, _, err := db.Find(t.Context(), last.Statement.ID); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("find: %v", err)
+			}
 			if err := db.Check(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("check: %v", err)
 			}

@@ -352,6 +352,8 @@ func TestBackup(t *testing.T) {
 	if err := db.SaveToken(ctx, store.Token{Name: "x", Scope: "admin", Sum: [32]byte{1}, Created: received}); err != nil {
 		t.Fatal(err)
 	}
+	saveKept(t, db, full())
+	mustAppendLeaves(t, db, listA, 0, 300)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "it's a backup?.db")
 	old := syscall.Umask(0)
@@ -385,6 +387,7 @@ func TestBackup(t *testing.T) {
 		t.Errorf("failed backups leave %v", entries)
 	}
 	later := mustAppend(t, db, statement(t, seeded(t), listA, 1)) // not in the backup
+	mustAppendLeaves(t, db, listA, 300, 1)
 	restored, err := store.Open(ctx, path)
 	if err != nil {
 		t.Fatal(err)
@@ -394,6 +397,8 @@ func TestBackup(t *testing.T) {
 	if tokens, err := restored.Tokens(ctx); len(tokens) != 1 || err != nil {
 		t.Fatalf("tokens of the backup: %v, %v", tokens, err)
 	}
+	wantKept(t, restored, full())
+	wantLeaves(t, restored, listA, 0, 300)
 	if seqs := mustAppend(t, restored, statement(t, seeded(t), listA, 1)); seqs[0] != later[0] {
 		t.Fatalf("the backup goes on at %d", seqs[0])
 	}
@@ -446,4 +451,51 @@ func TestFirstSchemaIsFrozen(t *testing.T) {
 	if seqs := mustAppend(t, db, second, statement(t, seeded(t), listA, 1)); seqs[0] != 2 || seqs[1] != 3 {
 		t.Errorf("places %v", seqs)
 	}
+	// What later schemas added is there, empty at first, and can be used.
+	wantKept(t, db, kept{})
+	wantLeaves(t, db, listA, 0, 0)
+	saveKept(t, db, full())
+	mustAppendLeaves(t, db, listA, 0, 200)
+	db.Close()
+	if db, err = store.Open(t.Context(), path); err != nil { // and is not brought up to date twice
+		t.Fatal(err)
+	}
+	defer db.Close()
+	wantKept(t, db, full())
+	wantLeaves(t, db, listA, 0, 200)
+	wantRecords(t, collect(t, db, 0, hashlist.Selection{Signed: true})[:2], got, true)
+	if err := db.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A migration that fails leaves the first schema as it was, and the next try
+// finds nothing half done.
+func TestMigrationAllOrNone(t *testing.T) {
+	dump, err := os.ReadFile("testdata/schema1.sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "log.db")
+	raw(t, path, string(dump))
+	raw(t, path, "CREATE TABLE keys (x)") // in the way of the last table
+	if db, err := store.Open(t.Context(), path); err == nil {
+		db.Close()
+		t.Fatal("opened")
+	}
+	raw(t, path, "DROP TABLE keys; INSERT INTO tokens SELECT 'new', 'lookup', x'00', 1, 0 WHERE NOT EXISTS (SELECT * FROM sqlite_schema WHERE name = 'follows')")
+	db, err := store.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if len(collect(t, db, 0, hashlist.Selection{Signed: true})) != 2 {
+		t.Fatal("statements are lost")
+	}
+	var tokens int
+	if err := db.Writer().QueryRow("SELECT count(*) FROM tokens").Scan(&tokens); err != nil || tokens != 2 {
+		t.Fatalf("the failed migration left tables behind: %d, %v", tokens, err)
+	}
+	saveKept(t, db, full())
+	wantKept(t, db, full())
 }
