@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 )
@@ -72,11 +74,37 @@ func (a *adminService) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.Get
 		Version: s.cfg.Version, Origin: s.cfg.Origin, Issuer: s.cfg.Issuer.Actor(), IndexSeq: s.cfg.Lists.Seq(),
 		Hashes: map[string]uint64{}, Statements: s.cfg.Lists.Seq(), // places in the log have no gaps
 		Started: timestamppb.New(s.started), LoadMilliseconds: uint64(s.cfg.Loaded.Milliseconds()),
+		Federation: s.PublicAddr(), Offline: s.cfg.Offline != nil && s.cfg.Offline(), Warnings: s.warnings(),
 	}
 	for alg, n := range counts.Hashes {
 		v.Hashes[alg.String()] = uint64(n)
 	}
 	return v, nil
+}
+
+// warnings are what the operator should know or do.
+func (s *Server) warnings() []string {
+	all := slices.Clone(s.cfg.Warnings)
+	if s.cfg.Federation == nil {
+		return all
+	}
+	for _, f := range s.cfg.Federation.Follows() {
+		if f.State == federation.FollowDiverged {
+			all = append(all, fmt.Sprintf("list %s showed two histories that contradict each other, so nothing more of it is taken over: ask its publisher; `tocsin verify %[1]s` tells more", f.List))
+		}
+	}
+	// It fails only for a list that is not there.
+	followers, _ := s.cfg.Federation.Followers("")
+	waiting := 0
+	for _, f := range followers {
+		if f.State == federation.FollowerAsked {
+			waiting++
+		}
+	}
+	if waiting > 0 {
+		all = append(all, fmt.Sprintf("%d wait to be approved as followers: `tocsin followers` shows them", waiting))
+	}
+	return all
 }
 
 // Backup implements the RPC. The copy is made beside the database, where there

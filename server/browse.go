@@ -45,7 +45,7 @@ func parsePageToken(token string) (uint64, error) {
 // a message. There is a token for the next page only if something is on it.
 func (l *listService) ListEntries(ctx context.Context, r *pb.ListEntriesRequest) (*pb.ListEntriesResponse, error) {
 	s := l.s
-	list, err := s.list(r.GetList())
+	list, err := s.find(r.GetList())
 	if err != nil {
 		return nil, err
 	}
@@ -107,7 +107,7 @@ func (s *Server) entry(r *hashlist.Record) *pb.Entry {
 // have no word for it, and would have others refuse what is known to be harmless.
 func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportServer) error {
 	s := l.s
-	list, err := s.list(r.GetList())
+	list, err := s.find(r.GetList())
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (l *listService) Watch(r *pb.WatchRequest, stream pb.ListService_WatchServe
 	s := l.s
 	only := hashlist.Selection{Signed: true}
 	if r.GetList() != "" {
-		list, err := s.list(r.GetList())
+		list, err := s.find(r.GetList())
 		if err != nil {
 			return err
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -27,10 +28,20 @@ type Config struct {
 
 	Loaded time.Duration // how long the lists took to load, for GetStatus
 
-	GRPC  Listener
-	HTTP  Listener
-	Hook  Hook
-	Limit Limit
+	// Federation is what this node has to do with others; nil if it is off.
+	Federation Federation
+	// PublicHandler is what strangers reach through Public.
+	PublicHandler http.Handler
+	// Offline reports whether the private key of Issuer is kept elsewhere; nil for never.
+	Offline func() bool
+	// Warnings are what GetStatus tells the operator each time, a sentence each.
+	Warnings []string
+
+	GRPC   Listener
+	HTTP   Listener
+	Public Listener // federation; needs a PublicHandler
+	Hook   Hook
+	Limit  Limit
 }
 
 // Listener says where to listen and how a connection is protected.
@@ -41,8 +52,9 @@ type Listener struct {
 	CertFile, KeyFile string // TLS; read again when the files change
 	ClientCAFile      string // mTLS: callers must show a certificate signed by one of these
 
-	// Plaintext allows a listener without TLS beyond loopback, for HTTP only: in a
-	// container's private network there may be no other way to reach pict-rs.
+	// Plaintext allows a listener without TLS beyond loopback, not for gRPC: in a
+	// container's private network there may be no other way to reach pict-rs, or to be
+	// reached by a proxy that has the certificate.
 	Plaintext bool
 
 	Reflection bool // gRPC only
@@ -81,9 +93,10 @@ type Limit struct {
 type Issuer interface {
 	// Actor is the issuer's address.
 	Actor() string
-	// Seal gives a statement its id, signs it, and returns the record to apply.
+	// Seal gives a statement its id, signs it, and returns the record to apply. It fails
+	// with ErrOffline if the private key is kept elsewhere.
 	Seal(hashlist.Statement) (hashlist.Record, error)
-	// PublicKey is the key that checks what Seal signed.
+	// PublicKey is the key that checks what Seal signs now.
 	PublicKey() ed25519.PublicKey
 }
 

@@ -117,7 +117,7 @@ func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOpt
 	if o == nil {
 		return fail(refuse(errInvalid, "the first message has no options"))
 	}
-	list, err := s.list(o.GetList())
+	list, err := s.find(o.GetList())
 	if err != nil {
 		return fail(err)
 	}

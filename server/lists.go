@@ -37,14 +37,6 @@ func (s *Server) seal(ctx context.Context, statements ...hashlist.Statement) ([]
 	return records, nil
 }
 
-// own refuses a list that this node's issuer may not speak for.
-func (s *Server) own(iri string) error {
-	if o, err := hashlist.Origin(iri); err != nil || o != s.cfg.Origin {
-		return refuse(errState, "list %s is not of this node: only its own issuer can change it", iri)
-	}
-	return nil
-}
-
 // labels puts labels into the order that statements want.
 func labels(names []string) ([]string, error) {
 	names = slices.Clone(names)
@@ -103,11 +95,13 @@ func action(a pb.Action) (hashlist.Action, error) {
 	return hashlist.Action(a), nil
 }
 
-func listMessage(l *hashlist.List) *pb.List {
+// listMessage describes a list, with what this node has to do with it.
+func (s *Server) listMessage(l *hashlist.List) *pb.List {
 	v := &pb.List{
 		Id: l.ID, Name: l.Name, Summary: l.Summary, Labels: l.Labels,
 		Audience: pb.Audience(l.Audience), Action: pb.Action(l.Action), Radius: map[string]uint32{},
 		Hashes: uint64(l.Hashes), Statements: uint64(l.Statements), Issuer: l.Issuer, Updated: timestamppb.New(l.Updated),
+		Own: s.own(l.ID) == nil, Follow: pb.FollowState(s.following(l.ID)),
 	}
 	for _, a := range hashlist.Algorithms {
 		if a.Perceptual() {
@@ -135,15 +129,26 @@ func (l *listService) CreateList(ctx context.Context, r *pb.CreateListRequest) (
 	s.defining.Lock()
 	defer s.defining.Unlock()
 	v := hashlist.Statement{Kind: hashlist.DefineList, List: iri, Definition: d}
-	if now, ok := s.cfg.Lists.List(iri); ok {
+	now, ok := s.cfg.Lists.List(iri)
+	if ok {
 		if same(&now.Definition, d) {
-			return &pb.CreateListResponse{List: listMessage(&now)}, nil
+			return &pb.CreateListResponse{List: s.listMessage(&now)}, nil
 		}
 		// Of two definitions the later counts, and times are in whole seconds.
 		v.Published = time.Now().UTC().Truncate(time.Second)
 		if !v.Published.After(now.Updated) {
 			v.Published = now.Updated.Add(time.Second)
 		}
+	} else if err := s.checkListName(d.Name); err != nil {
+		return nil, err
+	}
+	if r.GetDraft() {
+		draft, err := s.draft(v)
+		if err != nil {
+			return nil, err
+		}
+		now.Definition, now.ID, now.Issuer = *d, iri, s.cfg.Issuer.Actor()
+		return &pb.CreateListResponse{List: s.listMessage(&now), Draft: draft}, nil
 	}
 	if _, err := s.seal(ctx, v); err != nil {
 		return nil, err
@@ -152,7 +157,7 @@ func (l *listService) CreateList(ctx context.Context, r *pb.CreateListRequest) (
 	if !ok {
 		return nil, fmt.Errorf("list %s is not there after it was defined", iri)
 	}
-	return &pb.CreateListResponse{List: listMessage(&made)}, nil
+	return &pb.CreateListResponse{List: s.listMessage(&made)}, nil
 }
 
 func same(a, b *hashlist.Definition) bool {
@@ -163,7 +168,7 @@ func same(a, b *hashlist.Definition) bool {
 // RemoveList implements the RPC.
 func (l *listService) RemoveList(ctx context.Context, r *pb.RemoveListRequest) (*pb.RemoveListResponse, error) {
 	s := l.s
-	list, err := s.list(r.GetList())
+	list, err := s.find(r.GetList())
 	if err != nil {
 		return nil, err
 	}
@@ -184,21 +189,30 @@ func (l *listService) RemoveList(ctx context.Context, r *pb.RemoveListRequest) (
 			Kind: hashlist.Retraction, List: list.ID, Retracts: id, Reason: r.GetReason(),
 		})
 	}
-	if len(statements) > 0 {
+	answer := &pb.RemoveListResponse{}
+	if r.GetDraft() {
+		for _, v := range statements {
+			draft, err := s.draft(v)
+			if err != nil {
+				return nil, err
+			}
+			answer.Drafts = append(answer.Drafts, draft)
+		}
+	} else if len(statements) > 0 {
 		if _, err := s.seal(ctx, statements...); err != nil {
 			return nil, err
 		}
 	}
-	return &pb.RemoveListResponse{}, nil
+	return answer, nil
 }
 
 // GetList implements the RPC.
 func (l *listService) GetList(_ context.Context, r *pb.GetListRequest) (*pb.GetListResponse, error) {
-	v, err := l.s.list(r.GetList())
+	v, err := l.s.find(r.GetList())
 	if err != nil {
 		return nil, err
 	}
-	return &pb.GetListResponse{List: listMessage(&v)}, nil
+	return &pb.GetListResponse{List: l.s.listMessage(&v)}, nil
 }
 
 // ListLists implements the RPC.
@@ -206,7 +220,7 @@ func (l *listService) ListLists(context.Context, *pb.ListListsRequest) (*pb.List
 	seq := l.s.cfg.Lists.Seq() // before the lists are read: they may be newer, not older
 	v := &pb.ListListsResponse{IndexSeq: seq}
 	for _, list := range l.s.cfg.Lists.All() {
-		v.Lists = append(v.Lists, listMessage(&list))
+		v.Lists = append(v.Lists, l.s.listMessage(&list))
 	}
 	return v, nil
 }

@@ -112,11 +112,24 @@ func (l *memoryLog) After(ctx context.Context, seq uint64, only hashlist.Selecti
 			if !only.Signed {
 				r.Signed = nil
 			}
+			if s := &r.Statement; only.Bare {
+				r.Statement = hashlist.Statement{ID: s.ID, Issuer: s.Issuer, List: s.List, Kind: s.Kind}
+			}
 			if !yield(r, nil) {
 				return
 			}
 		}
 	}
+}
+
+func (l *memoryLog) Find(_ context.Context, id string) (hashlist.Record, bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	seq, ok := l.places[id]
+	if !ok {
+		return hashlist.Record{}, false, nil
+	}
+	return l.records[seq-1], true, nil
 }
 
 // memoryTokens keeps tokens as long as the process.

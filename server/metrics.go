@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"google.golang.org/grpc/codes"
 
+	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 )
@@ -115,6 +116,10 @@ var (
 	indexSeq    = prometheus.NewDesc("tocsin_index_seq", "Number of the last statement in the index.", nil, nil)
 	workers     = prometheus.NewDesc("tocsin_decode_workers", "Decoder processes, by what they do now.", []string{"state"}, nil)
 	workerEnds  = prometheus.NewDesc("tocsin_decode_worker_ends_total", "Decoder processes that ended.", []string{"how"}, nil)
+	follows     = prometheus.NewDesc("tocsin_follows", "Lists of other nodes, by how far following them has come.", []string{"state"}, nil)
+	followers   = prometheus.NewDesc("tocsin_followers", "Followers of this node's lists, by what was decided.", []string{"state"}, nil)
+	peers       = prometheus.NewDesc("tocsin_peers", "Other servers, by how delivery to them goes.", []string{"state"}, nil)
+	behind      = prometheus.NewDesc("tocsin_follow_behind", "Statements that publishers have shown and that are not taken over yet.", nil, nil)
 	queued      = prometheus.NewDesc("tocsin_decode_queue_seconds_total", "Time files waited for a decoder.", nil, nil)
 )
 
@@ -142,4 +147,45 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 	count(workerEnds, float64(st.Crashed), "crashed")
 	count(workerEnds, float64(st.Recycled), "recycled")
 	count(queued, st.QueueTime.Seconds())
+	if f := c.s.cfg.Federation; f != nil {
+		collectFederation(f, gauge)
+	}
+}
+
+// collectFederation counts what this node has to do with others. Every state is told, at
+// zero too, so that a rule can watch for it.
+func collectFederation(f Federation, gauge func(*prometheus.Desc, float64, ...string)) {
+	byFollow, missing := map[federation.FollowState]int{}, 0.0
+	for _, v := range f.Follows() {
+		byFollow[v.State]++
+		if v.State == federation.FollowAccepted && v.HeadSize > v.Position {
+			missing += float64(v.HeadSize - v.Position)
+		}
+	}
+	for i, name := range [...]string{"asked", "accepted", "refused", "ended", "diverged"} {
+		gauge(follows, float64(byFollow[federation.FollowState(i+1)]), name)
+	}
+	gauge(behind, missing)
+	byFollower := map[federation.FollowerState]int{}
+	all, _ := f.Followers("") // it fails only for a list that is not there
+	for _, v := range all {
+		byFollower[v.State]++
+	}
+	for i, name := range [...]string{"asked", "approved", "rejected", "left"} {
+		gauge(followers, float64(byFollower[federation.FollowerState(i+1)]), name)
+	}
+	var well, failing, retired int
+	for _, v := range f.PeerStatuses() {
+		switch {
+		case v.Retired:
+			retired++
+		case !v.Failing.IsZero():
+			failing++
+		default:
+			well++
+		}
+	}
+	gauge(peers, float64(well), "well")
+	gauge(peers, float64(failing), "failing")
+	gauge(peers, float64(retired), "retired")
 }

@@ -1,7 +1,8 @@
 // Package server is the operator's side of a node: gRPC, the upload hooks of
 // platforms, and metrics. What it hears comes from the operator's own machines,
 // with a token or through the unix socket, but the files they pass on come from
-// anybody.
+// anybody. It also keeps the public listener, whose requests it hands on unread to
+// what the federation answers.
 //
 // Every call is authenticated before a byte of it is read, limited by its
 // token, and refused in one way: an error becomes a status in statusOf and
@@ -65,13 +66,15 @@ type Server struct {
 	retracting sync.Mutex
 	backingUp  sync.Mutex // held while a copy of the database is made and sent
 	defining   sync.Mutex // held from reading a list's definition to replacing it
+	rotating   sync.Mutex // held while the issuer gets another key
 
 	health *health.Server
 	remote *grpc.Server // nil without a TCP listener
 	local  *grpc.Server // on the unix socket; nil without one
 	web    *http.Server // nil without an HTTP listener
+	public *http.Server // nil without a public listener
 
-	grpcListener, socketListener, webListener net.Listener
+	grpcListener, socketListener, webListener, publicListener net.Listener
 
 	drainTime time.Duration // drainFor but in tests
 
@@ -131,6 +134,11 @@ func New(cfg Config) (_ *Server, err error) {
 			return nil, err
 		}
 	}
+	if cfg.Public.Address != "" && cfg.PublicHandler != nil {
+		if err := s.listenPublic(); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
 }
 
@@ -141,7 +149,7 @@ func (s *Server) listenGRPC() error {
 	}
 	var options []grpc.ServerOption
 	if s.cfg.GRPC.CertFile != "" {
-		certs, err := loadCertificates(s.cfg.GRPC, s.log, "h2")
+		certs, err := loadCertificates(s.cfg.GRPC, s.log, tls.VersionTLS13, "h2")
 		if err != nil {
 			return fmt.Errorf("grpc: %w", err)
 		}
@@ -173,7 +181,7 @@ func (s *Server) listenHTTP() error {
 	}
 	var certs *certificates
 	if s.cfg.HTTP.CertFile != "" {
-		if certs, err = loadCertificates(s.cfg.HTTP, s.log, "http/1.1"); err != nil {
+		if certs, err = loadCertificates(s.cfg.HTTP, s.log, tls.VersionTLS13, "http/1.1"); err != nil {
 			return fmt.Errorf("http: %w", err)
 		}
 	} else if s.cfg.HTTP.Plaintext {
@@ -213,6 +221,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterLookupServiceServer(g, &lookupService{s: s})
 	pb.RegisterListServiceServer(g, &listService{s: s})
 	pb.RegisterAdminServiceServer(g, &adminService{s: s})
+	pb.RegisterFederationServiceServer(g, &federationService{s: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)
@@ -224,9 +233,17 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 // setHealth sets the health of the node as a whole and of each service.
 func (s *Server) setHealth(v healthpb.HealthCheckResponse_ServingStatus) {
 	for _, name := range [...]string{"", pb.LookupService_ServiceDesc.ServiceName, pb.ListService_ServiceDesc.ServiceName,
-		pb.AdminService_ServiceDesc.ServiceName} {
+		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName} {
 		s.health.SetServingStatus(name, v)
 	}
+}
+
+// PublicAddr returns the address that federation is bound to, "" if it is off.
+func (s *Server) PublicAddr() string {
+	if s.publicListener == nil {
+		return ""
+	}
+	return s.publicListener.Addr().String()
 }
 
 // Addrs returns the addresses that gRPC and HTTP are bound to, "" for one that
@@ -264,10 +281,14 @@ func (s *Server) Serve(ctx context.Context) error {
 	if s.web != nil {
 		serve("http", func() error { return s.web.Serve(s.webListener) })
 	}
+	if s.public != nil {
+		serve("federation", func() error { return s.public.Serve(s.publicListener) })
+	}
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.ready.Store(true)
 	grpcAddr, httpAddr := s.Addrs()
-	s.log.Info("serving", slog.String("grpc", grpcAddr), slog.String("socket", s.cfg.GRPC.Socket), slog.String("http", httpAddr))
+	s.log.Info("serving", slog.String("grpc", grpcAddr), slog.String("socket", s.cfg.GRPC.Socket), slog.String("http", httpAddr),
+		slog.String("federation", s.PublicAddr()))
 	<-ctx.Done()
 	var failed error
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
@@ -296,12 +317,15 @@ func (s *Server) drain() error {
 			late()
 		})
 	}
-	if s.web != nil {
+	for _, w := range []*http.Server{s.web, s.public} {
+		if w == nil {
+			continue
+		}
 		stops.Go(func() {
-			if err := s.web.Shutdown(ctx); err != nil {
+			if err := w.Shutdown(ctx); err != nil {
 				cut.Store(true)
 				s.abort()
-				s.web.Close()
+				w.Close()
 			}
 		})
 	}
@@ -320,7 +344,7 @@ func (s *Server) drain() error {
 
 // closeListeners closes what no server has taken over. Closing again does nothing.
 func (s *Server) closeListeners() {
-	for _, l := range []net.Listener{s.grpcListener, s.socketListener, s.webListener} {
+	for _, l := range []net.Listener{s.grpcListener, s.socketListener, s.webListener, s.publicListener} {
 		if l != nil {
 			l.Close()
 		}

@@ -12,15 +12,22 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 )
 
-// Errors of Tokens that callers are told apart.
+// Errors of Tokens and Issuer that callers are told apart.
 var (
 	ErrTokenExists = errors.New("there is a token of this name already")
 	ErrNoToken     = errors.New("there is no token of this name")
+	ErrOffline     = errors.New("the key of this node's issuer is kept elsewhere, so nothing can be signed here: " +
+		"make a draft (--draft), sign it with `tocsin sign` where the key is, and give it to the node with `tocsin publish`")
 )
+
+// ReasonRemote is the reason in the ErrorInfo of a status that tells of a failure of
+// another server, not of this node.
+const ReasonRemote = "REMOTE_SERVER"
 
 // The ways a call is refused. The texts are for callers: a fault says which one
 // it is and then what is wrong.
@@ -63,12 +70,14 @@ func statusOf(err error) *status.Status {
 	switch {
 	case errors.Is(err, errInvalid):
 		code = codes.InvalidArgument
-	case errors.Is(err, errUnknown), errors.Is(err, ErrNoToken):
+	case errors.Is(err, errUnknown), errors.Is(err, ErrNoToken), errors.Is(err, federation.ErrUnknownList), errors.Is(err, federation.ErrUnknownFollower):
 		code = codes.NotFound
 	case errors.Is(err, ErrTokenExists):
 		code = codes.AlreadyExists
-	case errors.Is(err, errState):
+	case errors.Is(err, errState), errors.Is(err, federation.ErrState), errors.Is(err, ErrOffline):
 		code = codes.FailedPrecondition
+	case errors.Is(err, federation.ErrRemote):
+		code = codes.Unavailable
 	case errors.Is(err, errNobody):
 		code = codes.Unauthenticated
 	case errors.Is(err, errForbidden):
@@ -96,6 +105,12 @@ func statusOf(err error) *status.Status {
 		return status.New(code, "internal error: the node's log says more")
 	}
 	st := status.New(code, err.Error())
+	if errors.Is(err, federation.ErrRemote) {
+		// It is not this node that cannot be reached.
+		if with, err := st.WithDetails(&errdetails.ErrorInfo{Reason: ReasonRemote, Domain: "tocsin"}); err == nil {
+			st = with
+		}
+	}
 	var f *fault
 	if errors.As(err, &f) && f.retry > 0 {
 		if with, err := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(f.retry)}); err == nil {
@@ -110,7 +125,8 @@ func statusOf(err error) *status.Status {
 func troubled(err error) bool {
 	switch statusOf(err).Code() {
 	case codes.Internal, codes.Unavailable, codes.Unknown, codes.DataLoss:
-		return !errors.Is(err, errStopping) && !errors.Is(err, errPanic) // panics are logged where they are caught
+		// Panics are logged where they are caught; what another server did is not this node's doing.
+		return !errors.Is(err, errStopping) && !errors.Is(err, errPanic) && !errors.Is(err, federation.ErrRemote)
 	}
 	return false
 }

@@ -74,7 +74,7 @@ func (s *Server) validate(v hashlist.Statement) error {
 // Submit implements the RPC.
 func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.SubmitResponse, error) {
 	s := l.s
-	list, err := s.list(r.GetList())
+	list, err := s.find(r.GetList())
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +119,10 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 	answer := &pb.SubmitResponse{AlreadyListed: uint32(len(r.GetHashes()) - len(v.Hashes))}
 	if len(v.Hashes) == 0 {
 		return answer, nil
+	}
+	if r.GetDraft() {
+		answer.Draft, err = s.draft(v)
+		return answer, err
 	}
 	// Not cut short by the caller: what is claimed is freed when it is settled.
 	records, err := s.seal(context.WithoutCancel(ctx), v)
@@ -227,6 +231,10 @@ func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.Re
 	}
 	if err := s.validate(v); err != nil {
 		return nil, err
+	}
+	if r.GetDraft() {
+		draft, err := s.draft(v)
+		return &pb.RetractResponse{Draft: draft, Retracted: uint32(len(before))}, err
 	}
 	records, err := s.seal(ctx, v)
 	if err != nil {

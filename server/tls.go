@@ -16,6 +16,7 @@ import (
 // are whole.
 type certificates struct {
 	cert, key, clientCA string
+	least               uint16 // version of TLS
 	protocols           []string
 	log                 *slog.Logger
 
@@ -24,8 +25,8 @@ type certificates struct {
 	current *tls.Config
 }
 
-func loadCertificates(l Listener, log *slog.Logger, protocols ...string) (*certificates, error) {
-	c := &certificates{cert: l.CertFile, key: l.KeyFile, clientCA: l.ClientCAFile, protocols: protocols, log: log}
+func loadCertificates(l Listener, log *slog.Logger, least uint16, protocols ...string) (*certificates, error) {
+	c := &certificates{cert: l.CertFile, key: l.KeyFile, clientCA: l.ClientCAFile, least: least, protocols: protocols, log: log}
 	// Looked at before they are read: a change in between is seen the next time.
 	var err error
 	if c.seen, err = c.stat(); err != nil {
@@ -57,7 +58,7 @@ func (c *certificates) load() (*tls.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s with key %s: %w", c.cert, c.key, err)
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS13, NextProtos: c.protocols}
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: c.least, NextProtos: c.protocols}
 	if c.clientCA != "" {
 		pem, err := os.ReadFile(c.clientCA)
 		if err != nil {
@@ -78,7 +79,7 @@ func (c *certificates) load() (*tls.Config, error) {
 // config returns what a listener is to be given.
 func (c *certificates) config() *tls.Config {
 	return &tls.Config{
-		MinVersion: tls.VersionTLS13, NextProtos: c.protocols,
+		MinVersion: c.least, NextProtos: c.protocols,
 		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return c.now() },
 	}
 }

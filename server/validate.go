@@ -50,10 +50,19 @@ func (c *Config) Validate() error {
 	case c.HTTP.Reflection:
 		return errors.New("there is no reflection over HTTP")
 	}
+	switch p := &c.Public; {
+	case p.Socket != "" || p.Reflection:
+		return errors.New("federation is HTTP over TCP: set federation.address")
+	case p.ClientCAFile != "":
+		return errors.New("federation is for everybody: other nodes have no certificate to show")
+	}
 	if _, err := c.GRPC.exposure("grpc"); err != nil {
 		return err
 	}
-	_, err := c.HTTP.exposure("http")
+	if _, err := c.HTTP.exposure("http"); err != nil {
+		return err
+	}
+	_, err := c.Public.exposure("federation")
 	return err
 }
 
@@ -104,10 +113,13 @@ func (l *Listener) exposure(section string) (address string, err error) {
 	}
 	refuse := func(why string) error {
 		also := "listen on 127.0.0.1"
-		if section == "grpc" {
+		switch section {
+		case "grpc":
 			also += ", or use grpc.socket alone"
-		} else {
+		case "http":
 			also += ", or set http.plaintext if only machines you trust can reach it"
+		default:
+			also += " with a proxy before it that has a certificate, or set federation.plaintext if only that proxy can reach it"
 		}
 		return fmt.Errorf("refusing to listen on %s without TLS: %s; set %s.cert_file and %s.key_file, or %s",
 			l.Address, why, section, section, also)

@@ -11,11 +11,15 @@ import (
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
 
-// checkRef reports what is wrong with how a list is named: by its name, or by
-// its address.
+// checkRef reports what is wrong with how a list is named: by its name, by
+// NAME@HOST, or by its address.
 func checkRef(list string) error {
 	if !strings.Contains(list, "://") {
-		return checkListName(list)
+		name, host, both := strings.Cut(strings.TrimPrefix(list, "@"), "@")
+		if both && host == "" || !both && strings.HasPrefix(list, "@") {
+			return fmt.Errorf("list %.80q is neither NAME nor NAME@HOST", list)
+		}
+		return checkListName(name)
 	}
 	if _, err := hashlist.Origin(list); err != nil {
 		return fmt.Errorf("list: %w", err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
@@ -21,6 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+	"github.com/tocsin-fed/tocsin/server"
 )
 
 // maxMessage is the largest answer a command reads; a page of a list has the
@@ -43,6 +45,7 @@ type node struct {
 	*grpc.ClientConn
 	lookups pb.LookupServiceClient
 	lists   pb.ListServiceClient
+	peers   pb.FederationServiceClient
 	admin   pb.AdminServiceClient
 }
 
@@ -87,7 +90,7 @@ func (c *client) dial(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the node: %w", err)
 	}
-	return &node{conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewAdminServiceClient(conn)}, nil
+	return &node{conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewFederationServiceClient(conn), pb.NewAdminServiceClient(conn)}, nil
 }
 
 // errNoNode is told apart by commands that can do without a node.
@@ -199,6 +202,9 @@ func plain(err error) error {
 	}
 	switch s.Code() {
 	case codes.Unavailable:
+		if elsewhereFailed(s) {
+			break
+		}
 		message = "the node does not answer: " + strings.TrimPrefix(message, "connection error: desc = ")
 		if strings.Contains(message, "does not look like a TLS handshake") {
 			message += " (nothing there speaks TLS: if --server is on loopback, add --insecure-plaintext; else the node needs a certificate)"
@@ -213,17 +219,32 @@ func plain(err error) error {
 	return errors.New(prefix + message)
 }
 
+// elsewhereFailed reports whether it was another server that failed, not the node.
+func elsewhereFailed(s *status.Status) bool {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok && info.GetReason() == server.ReasonRemote {
+			return true
+		}
+	}
+	return false
+}
+
 // callTime bounds calls that the node answers at once.
 const callTime = time.Minute
 
 // call runs a short call.
 func (c *client) call(cmd *cobra.Command, do func(context.Context, *node) error) error {
+	return c.callFor(cmd, callTime, do)
+}
+
+// callFor runs a call that may take so long.
+func (c *client) callFor(cmd *cobra.Command, limit time.Duration, do func(context.Context, *node) error) error {
 	n, err := c.dial(cmd.Context())
 	if err != nil {
 		return err
 	}
 	defer n.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), callTime)
+	ctx, cancel := context.WithTimeout(cmd.Context(), limit)
 	defer cancel()
 	return do(ctx, n)
 }

@@ -43,7 +43,10 @@ is below --min-quality, only its digests are listed. The node refuses what is
 below its own least quality. A file that cannot be decoded as a picture is
 refused; with --algorithm its digests among those named are listed.
 
-To list what is known to be harmless, use a list whose action is accept.`,
+To list what is known to be harmless, use a list whose action is accept.
+
+With --draft nothing is listed: the statements are printed as they are to be signed
+with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		Example: `  tocsin ban --list refused --label spam --reason "sold fake shoes" shoes.jpg
   tocsin ban --list refused --expires 30d pdq:f8f8...`,
 	}
@@ -55,10 +58,9 @@ To list what is known to be harmless, use a list whose action is accept.`,
 	algorithms := cmd.Flags().StringSlice("algorithm", []string{"pdq", "sha256"}, "what to list of a file: pdq, phash, dhash, md5, sha1, sha256")
 	allFrames := cmd.Flags().Bool("all-frames", false, "list a sample of the frames of an animation, not only the first")
 	minQuality := cmd.Flags().Int("min-quality", hashlist.DefaultPolicy().MinQuality, "least PDQ quality, 0 to 100, at which perceptual hashes of a file are listed")
+	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	c := a.client(cmd)
-	if err := cmd.MarkFlagRequired("list"); err != nil {
-		panic(err) // the flag is five lines above
-	}
+	required(cmd, "list")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		wanted, err := parseAlgorithms(*algorithms)
 		if err != nil {
@@ -105,7 +107,7 @@ To list what is known to be harmless, use a list whose action is accept.`,
 		return a.withHasher(func(hasher *imagehash.Hasher) error {
 			var errs []error
 			for i, arg := range args {
-				request := &pb.SubmitRequest{List: *list, Labels: also, Action: act, Reason: *reason, Expires: until}
+				request := &pb.SubmitRequest{List: *list, Labels: also, Action: act, Reason: *reason, Expires: until, Draft: *draft}
 				if hashes[i].IsZero() {
 					m, err := a.hashFile(cmd.Context(), hasher, arg)
 					switch {
@@ -189,6 +191,12 @@ func (a *app) printBan(subject string, r *pb.SubmitRequest, answer *pb.SubmitRes
 	if r.Quality != nil {
 		q := int(r.GetQuality())
 		quality = &q
+	}
+	if r.GetDraft() {
+		if len(answer.GetDraft()) == 0 {
+			a.warn("%s: on list %s already", printable(subject), r.GetList())
+		}
+		return a.drafted(answer.GetDraft())
 	}
 	if a.json {
 		return a.line(banLine{subject, r.GetList(), r.GetHashes(), quality, answer.GetStatementId(), answer.GetSeq(), answer.GetAlreadyListed()})

@@ -34,7 +34,7 @@ for "tocsin doctor" to see.`,
 		if err := conf.check(dir); err != nil {
 			return err
 		}
-		if _, err := readKey(keyPath(dir, conf.Node.Issuer)); err != nil {
+		if _, _, err := readIssuerKey(dir, conf.Node.Issuer); err != nil {
 			return err
 		}
 		if a.json {

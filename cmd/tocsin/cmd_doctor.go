@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,11 +15,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
@@ -36,7 +39,7 @@ type finding struct {
 func (a *app) doctorCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "doctor", Short: "Look for what is wrong with the node, and say what to do", Args: cobra.NoArgs,
-		Long: `Look at the configuration, the files and their permissions, the signing key, the
+		Long: `Look at the configuration, the files and their permissions, the keys, the
 database, the decoders, the ports and the clock. If the node runs, it is asked
 for its status, and its database is not opened. Nothing is changed, except that the
 database's schema is brought up to date as serve would.
@@ -135,20 +138,39 @@ func (d *doctor) configuration() {
 		d.say("configuration", "failed", "correct it, then run `tocsin config check`", "%v", err)
 		return
 	}
-	if conf.Node.Origin == defaults().Node.Origin {
+	if conf.trial() {
 		d.say("configuration", "warning", originRemedy, "the origin is %s, which is for trying it out", conf.Node.Origin)
-		return
+	} else {
+		d.say("configuration", "ok", "", "%s", filepath.Join(d.dir, configName))
 	}
-	d.say("configuration", "ok", "", "%s", filepath.Join(d.dir, configName))
+	if conf.Federation.Address != "" && conf.Federation.Loopback {
+		d.say("federation", "warning", "set federation.loopback to false on a real node",
+			"federation.loopback is on: the node reaches out to this very machine, and believes what is there")
+	}
 }
 
 func (d *doctor) key() {
-	path := keyPath(d.dir, d.conf.Node.Issuer)
-	if _, err := readKey(path); err != nil {
+	switch _, private, err := readIssuerKey(d.dir, d.conf.Node.Issuer); {
+	case err != nil:
 		d.say("signing key", "failed", "see there", "%v", err)
+	case private == nil:
+		d.say("signing key", "ok", "", "%s; the private key is kept elsewhere", publicKeyPath(d.dir, d.conf.Node.Issuer))
+	default:
+		d.say("signing key", "ok", "", "%s", keyPath(d.dir, d.conf.Node.Issuer))
+	}
+	if d.conf.Federation.Address == "" {
 		return
 	}
-	d.say("signing key", "ok", "", "%s", path)
+	_, requests := readRequestKey(requestKeyPath(d.dir))
+	_, heads := readHeadKey(headKeyPath(d.dir))
+	switch err := errors.Join(requests, heads); {
+	case err == nil:
+		d.say("node's keys", "ok", "", "%s, %s", requestKeyPath(d.dir), headKeyPath(d.dir))
+	case errors.Is(err, fs.ErrNotExist) && (requests == nil || errors.Is(requests, fs.ErrNotExist)) && (heads == nil || errors.Is(heads, fs.ErrNotExist)):
+		d.say("node's keys", "warning", "restore them from a backup; if there never were any, serve makes them", "%v", err)
+	default:
+		d.say("node's keys", "failed", "see there", "%v", err)
+	}
 }
 
 // doctorTime bounds a check that talks to something.
@@ -191,27 +213,42 @@ func (d *doctor) node(ctx context.Context, c *client) {
 		return
 	}
 	d.say("node", "ok", "", "it runs, with %d statements", s.GetStatements())
+	for _, w := range s.GetWarnings() {
+		d.say("node", "warning", "", "%s", w)
+	}
 }
 
-// lists asks the running node whether its lists are of its own origin.
+// lists asks the running node whether its lists are of its own origin, or followed.
 func (d *doctor) lists(ctx context.Context, n *node) {
 	answer, err := n.lists.ListLists(ctx, &pb.ListListsRequest{})
 	if err != nil {
 		d.say("lists", "failed", "look at its log, and start it again", "%v", plain(err))
 		return
 	}
-	var ids []string
+	var lists []whose
+	followed := map[string]bool{}
 	for _, l := range answer.GetLists() {
-		ids = append(ids, l.GetId())
+		lists = append(lists, whose{l.GetId(), l.GetIssuer()})
+		followed[l.GetId()] = l.GetFollow() != pb.FollowState_FOLLOW_STATE_UNSPECIFIED
 	}
-	d.origins(ids)
+	d.origins(lists, func(list string) bool { return followed[list] })
 }
 
 // origins says what it means where the lists lie.
-func (d *doctor) origins(lists []string) {
-	if foreign := elsewhere(d.conf.Node.Origin, lists); len(foreign) > 0 {
+func (d *doctor) origins(lists []whose, followed func(list string) bool) {
+	if foreign := d.conf.elsewhere(lists, followed); len(foreign) > 0 {
 		d.say("lists", "failed", "if node.origin was changed, put it back; "+originRemedy,
-			"%s of another origin than %s, as %s: they act, but can no longer be changed", plural(uint64(len(foreign)), "list"), d.conf.Node.Origin, foreign[0])
+			"%s of another origin than %s, as %s: they are another node's, match nothing unless they are heeded, and cannot be changed here", plural(uint64(len(foreign)), "list"), d.conf.Node.Origin, foreign[0])
+		return
+	}
+	others := 0
+	for _, l := range lists {
+		if followed(l.list) {
+			others++
+		}
+	}
+	if others > 0 {
+		d.say("lists", "ok", "", "%s of this node, %d of others", plural(uint64(len(lists)-others), "list"), others)
 		return
 	}
 	d.say("lists", "ok", "", "%s, of this origin", plural(uint64(len(lists)), "list"))
@@ -232,40 +269,49 @@ func (d *doctor) database(ctx context.Context) {
 		return
 	}
 	err = db.Check(ctx)
-	var lists []string
+	var lists []whose
+	var follows []federation.Follow
 	if err == nil {
 		lists, err = listsOf(ctx, db)
+	}
+	if err == nil {
+		follows, err = db.Follows(ctx)
 	}
 	if err = errors.Join(err, db.Close()); err != nil {
 		d.say("database", "failed", "restore a backup", "%v", err)
 		return
 	}
 	d.say("database", "ok", "", "every byte of %s is as it was written", path)
-	d.origins(lists)
+	d.origins(lists, followed(follows))
 }
 
 // listsOf reads which lists a log defines and does not end again.
-func listsOf(ctx context.Context, log hashlist.Log) ([]string, error) {
-	of := map[string]string{} // by the statement that defines it
+func listsOf(ctx context.Context, log hashlist.Log) ([]whose, error) {
+	of := map[string]whose{} // by the statement that defines it
 	for r, err := range log.After(ctx, 0, hashlist.Selection{}) {
 		if err != nil {
 			return nil, err
 		}
 		switch r.Statement.Kind {
 		case hashlist.DefineList:
-			of[r.Statement.ID] = r.Statement.List
+			of[r.Statement.ID] = whose{r.Statement.List, r.Statement.Issuer}
 		case hashlist.Retraction:
 			delete(of, r.Statement.Retracts)
 		}
 	}
-	return slices.Compact(slices.Sorted(maps.Values(of))), nil
+	all := slices.SortedFunc(maps.Values(of), func(a, b whose) int {
+		return cmp.Or(strings.Compare(a.list, b.list), strings.Compare(a.issuer, b.issuer))
+	})
+	return slices.CompactFunc(all, func(a, b whose) bool { return a.list == b.list }), nil
 }
 
 func (d *doctor) listeners(ctx context.Context) {
 	if d.running {
 		return // the node has them
 	}
-	for _, l := range []struct{ key, address string }{{"grpc.address", d.conf.GRPC.Address}, {"http.address", d.conf.HTTP.Address}} {
+	for _, l := range []struct{ key, address string }{
+		{"grpc.address", d.conf.GRPC.Address}, {"http.address", d.conf.HTTP.Address}, {"federation.address", d.conf.Federation.Address},
+	} {
 		if l.address == "" {
 			continue
 		}

@@ -252,6 +252,9 @@ exported is yours to guard.
 			return err
 		}
 		defer n.Close()
+		if err := a.tellWhose(cmd.Context(), n, args[0]); err != nil {
+			return err
+		}
 		if *output != "-" {
 			// Under another name until it is complete.
 			part := *output + ".part"
@@ -286,6 +289,20 @@ exported is yours to guard.
 		return a.printExport(sum, *output, *format)
 	}
 	return cmd
+}
+
+// tellWhose says so before a list leaves that is not this node's to give away.
+func (a *app) tellWhose(ctx context.Context, n *node, list string) error {
+	ctx, cancel := context.WithTimeout(ctx, callTime)
+	defer cancel()
+	answer, err := n.lists.GetList(ctx, &pb.GetListRequest{List: list})
+	if err != nil {
+		return err
+	}
+	if l := answer.GetList(); !l.GetOwn() && l.GetAudience() != pb.Audience_AUDIENCE_PUBLIC {
+		a.warn("list %s is %s's, for its %s alone: do not pass it on", handle(l.GetName(), l.GetId()), hostOf(l.GetId()), word(l.GetAudience()))
+	}
+	return nil
 }
 
 // export writes a list to w. It returns the counts.

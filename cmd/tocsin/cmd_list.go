@@ -33,12 +33,14 @@ type listLine struct {
 	Statements uint64            `json:"statements"`
 	Issuer     string            `json:"issuer"`
 	Updated    *string           `json:"updated"`
+	Own        bool              `json:"own"`
+	Follow     string            `json:"follow"`
 }
 
 func describe(l *pb.List) listLine {
 	return listLine{
 		l.GetName(), l.GetId(), l.GetSummary(), some(l.GetLabels()), word(l.GetAudience()), word(l.GetAction()),
-		l.GetRadius(), l.GetHashes(), l.GetStatements(), l.GetIssuer(), stamp(l.GetUpdated()),
+		l.GetRadius(), l.GetHashes(), l.GetStatements(), l.GetIssuer(), stamp(l.GetUpdated()), l.GetOwn(), word(l.GetFollow()),
 	}
 }
 
@@ -52,11 +54,27 @@ func (a *app) printList(l *pb.List) error {
 	for _, name := range slices.Sorted(maps.Keys(d.Radius)) {
 		radii = append(radii, fmt.Sprintf("%s %d", name, d.Radius[name]))
 	}
-	return a.table([]string{d.Name, d.ID}, [][]string{
+	rows := [][]string{
 		{"summary", d.Summary}, {"labels", strings.Join(d.Labels, ", ")}, {"audience", d.Audience}, {"action", d.Action},
 		{"radius", strings.Join(radii, ", ")}, {"hashes", fmt.Sprint(d.Hashes)}, {"statements", fmt.Sprint(d.Statements)},
 		{"issuer", d.Issuer}, {"updated", or(d.Updated, "")},
-	})
+	}
+	if !d.Own {
+		rows = append(rows, []string{"whose", whoseIs(l)})
+	}
+	return a.table([]string{d.Name, d.ID}, rows)
+}
+
+// whoseIs tells of a list of another node whose it is.
+func whoseIs(l *pb.List) string {
+	of := "of " + hostOf(l.GetId()) + ", "
+	switch l.GetFollow() {
+	case pb.FollowState_FOLLOW_STATE_UNSPECIFIED:
+		return of + "not followed"
+	case pb.FollowState_FOLLOW_STATE_ACCEPTED:
+		return of + "followed"
+	}
+	return of + "following it: " + word(l.GetFollow())
 }
 
 // listFlags are the flags that say what a list is.
@@ -124,6 +142,7 @@ lists that are no nearer.`,
 	}
 	var flags listFlags
 	flags.add(cmd)
+	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		list, err := flags.list(args[0])
@@ -137,9 +156,12 @@ lists that are no nearer.`,
 			} else if status.Code(err) != codes.NotFound {
 				return err
 			}
-			answer, err := n.lists.CreateList(ctx, &pb.CreateListRequest{List: list})
+			answer, err := n.lists.CreateList(ctx, &pb.CreateListRequest{List: list, Draft: *draft})
 			if err != nil {
 				return err
+			}
+			if *draft {
+				return a.drafted(answer.GetDraft())
 			}
 			return a.printList(answer.GetList())
 		})
@@ -161,6 +183,7 @@ list stays. --label replaces all labels of the list, and --label "" leaves none.
 	for _, name := range listFlagNames { // a default would look like what is set without the flag
 		cmd.Flags().Lookup(name).DefValue = ""
 	}
+	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		want, err := flags.list(args[0])
@@ -195,9 +218,15 @@ list stays. --label replaces all labels of the list, and --label "" leaves none.
 			for name, r := range want.Radius {
 				list.Radius[name] = r
 			}
-			made, err := n.lists.CreateList(ctx, &pb.CreateListRequest{List: list})
+			made, err := n.lists.CreateList(ctx, &pb.CreateListRequest{List: list, Draft: *draft})
 			if err != nil {
 				return err
+			}
+			if *draft {
+				if len(made.GetDraft()) == 0 {
+					a.warn("list %s is so already", list.GetName())
+				}
+				return a.drafted(made.GetDraft())
 			}
 			return a.printList(made.GetList())
 		})
@@ -210,29 +239,14 @@ var listFlagNames = []string{"summary", "label", "audience", "action", "radius"}
 
 // addressed are the lists, by address, whose name does not tell which one is
 // meant: those that share it, and those that are not of the node itself.
-func addressed(ctx context.Context, n *node, lists []*pb.List) map[string]bool {
-	show := map[string]bool{}
-	names, origins := map[string][]string{}, map[string][]string{}
+func addressed(lists []*pb.List) map[string]bool {
+	names := map[string]int{}
 	for _, l := range lists {
-		names[l.GetName()] = append(names[l.GetName()], l.GetId())
-		origin, _ := hashlist.Origin(l.GetId()) // what is no address has an origin of its own
-		origins[origin] = append(origins[origin], l.GetId())
+		names[l.GetName()]++
 	}
-	for _, same := range names {
-		for _, id := range same {
-			show[id] = len(same) > 1
-		}
-	}
-	// Only an admin may ask the node for its origin. To others, all lists of one
-	// origin are taken for the node's own.
-	own := ""
-	if s, err := n.admin.GetStatus(ctx, &pb.GetStatusRequest{}); err == nil {
-		own = s.GetOrigin()
-	}
-	for origin, ids := range origins {
-		for _, id := range ids {
-			show[id] = show[id] || own != "" && origin != own || own == "" && len(origins) > 1
-		}
+	show := map[string]bool{}
+	for _, l := range lists {
+		show[l.GetId()] = !l.GetOwn() || names[l.GetName()] > 1
 	}
 	return show
 }
@@ -249,7 +263,7 @@ func (a *app) listLsCommand() *cobra.Command {
 			header := []string{"NAME", "ACTION", "AUDIENCE", "HASHES", "STATEMENTS", "LABELS", "SUMMARY"}
 			var show map[string]bool
 			if !a.json { // there the address is always told
-				show = addressed(ctx, n, answer.GetLists())
+				show = addressed(answer.GetLists())
 			}
 			withAddress := slices.Contains(slices.Collect(maps.Values(show)), true)
 			if withAddress {
@@ -310,21 +324,26 @@ func (a *app) listRemoveCommand() *cobra.Command {
 		Long: "End a list by retracting its definition. Nothing on it matches any more. Its\nstatements stay in the log, and act again if a list of this name is made anew.",
 	}
 	reason := cmd.Flags().String("reason", "", "why, for people")
+	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := checkRef(args[0]); err != nil {
 			return a.usage("%w", err)
 		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
-			if _, err := n.lists.RemoveList(ctx, &pb.RemoveListRequest{List: args[0], Reason: *reason}); err != nil {
+			answer, err := n.lists.RemoveList(ctx, &pb.RemoveListRequest{List: args[0], Reason: *reason, Draft: *draft})
+			if err != nil {
 				return err
+			}
+			if *draft {
+				return a.drafted(answer.GetDrafts()...)
 			}
 			if a.json {
 				return a.line(struct {
 					Removed string `json:"removed"`
 				}{args[0]})
 			}
-			_, err := fmt.Fprintf(a.out, "list %s is removed\n", printable(args[0]))
+			_, err = fmt.Fprintf(a.out, "list %s is removed\n", printable(args[0]))
 			return err
 		})
 	}

@@ -147,6 +147,7 @@ func counts(r *pb.LookupResponse) bool {
 // word takes the word out of a name of the API: "reject" of ACTION_REJECT.
 func word(v interface{ String() string }) string {
 	_, w, _ := strings.Cut(v.String(), "_")
+	w = strings.TrimPrefix(w, "STATE_")
 	if w == "UNSPECIFIED" {
 		return ""
 	}

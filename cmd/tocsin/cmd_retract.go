@@ -22,13 +22,17 @@ func (a *app) retractCommand() *cobra.Command {
 statement stays in the log, but no longer acts.
 
 With --list, withdraw hashes, or all hashes of files, from every statement of
-the list that has exactly them. Hashes that are merely near stay.`,
+the list that has exactly them. Hashes that are merely near stay.
+
+With --draft nothing is withdrawn: the retractions are printed as they are to be
+signed with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		Example: `  tocsin retract https://hashes.example/statements/... --reason "mistaken"
   tocsin retract --list refused shoes.jpg`,
 	}
 	reason := cmd.Flags().String("reason", "", "why, for people")
 	list := cmd.Flags().String("list", "", "withdraw from this list what the arguments name")
 	algorithm := cmd.Flags().String("algorithm", "", "algorithm of hashes that are written without one")
+	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *list != "" {
@@ -64,7 +68,7 @@ the list that has exactly them. Hashes that are merely near stay.`,
 		}
 		defer n.Close()
 		if *list == "" {
-			r := &pb.RetractRequest{StatementId: args[0], Reason: *reason}
+			r := &pb.RetractRequest{StatementId: args[0], Reason: *reason, Draft: *draft}
 			for _, h := range hashes {
 				r.Hashes = append(r.Hashes, h.String())
 			}
@@ -93,7 +97,7 @@ the list that has exactly them. Hashes that are merely near stay.`,
 					errs = append(errs, fmt.Errorf("%s: %w", printable(arg), plain(err)))
 				}
 				for _, r := range requests {
-					r.Reason = *reason
+					r.Reason, r.Draft = *reason, *draft
 					if err := a.retract(cmd.Context(), n, r); err != nil {
 						errs = append(errs, fmt.Errorf("%s: %w", printable(arg), plain(err)))
 					}
@@ -156,6 +160,12 @@ func (a *app) retract(ctx context.Context, n *node, r *pb.RetractRequest) error 
 		return fmt.Errorf("%w: `tocsin list entries NAME` shows the ids of the statements on a list", plain(err))
 	} else if err != nil {
 		return err
+	}
+	if r.GetDraft() {
+		if len(answer.GetDraft()) == 0 {
+			a.warn("nothing of %s is in force any more", r.GetStatementId())
+		}
+		return a.drafted(answer.GetDraft())
 	}
 	if a.json {
 		return a.line(struct {

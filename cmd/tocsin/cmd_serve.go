@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -28,6 +29,7 @@ import (
 var keyFlags = []struct{ name, key, usage string }{
 	{"grpc-listen", "grpc.address", "host:port for gRPC"},
 	{"http-listen", "http.address", "host:port for the hook and /metrics"},
+	{"federation-listen", "federation.address", "host:port for other nodes"},
 	{"log-level", "log.level", "debug, info, warn or error"},
 	{"log-format", "log.format", "text, json or auto"},
 }
@@ -100,13 +102,8 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	} else if info.Mode().Perm()&0o022 != 0 {
 		return fmt.Errorf("others can write to the data directory %s (mode %04o): run `chmod 700 %s`", dir, info.Mode().Perm(), dir)
 	}
-	key, err := readKey(keyPath(dir, conf.Node.Issuer))
-	if err != nil {
+	if _, _, err := readIssuerKey(dir, conf.Node.Issuer); err != nil { // before the database is brought up to date
 		return err
-	}
-	issuer, err := federation.NewIssuer(conf.actor(), key)
-	if err != nil {
-		return fmt.Errorf("issuer: %w", err)
 	}
 	db, err := store.Open(ctx, filepath.Join(dir, databaseName))
 	if err != nil {
@@ -117,6 +114,15 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 			log.Info("stopped")
 		}
 	}()
+
+	keys, err := db.Keys(ctx)
+	if err != nil {
+		return err
+	}
+	issuer, err := openSigner(dir, conf.Node.Issuer, conf.actor(), keys)
+	if err != nil {
+		return err
+	}
 
 	begun := time.Now()
 	loading := &loadingLog{Log: db, log: log}
@@ -129,13 +135,8 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	loaded := time.Since(begun)
 	counts := lists.Counts()
 	log.Info("loaded", "statements", counts.Statements, "lists", counts.Lists, "took", loaded.Round(time.Millisecond))
-	var foreign []string
-	for _, l := range lists.All() {
-		foreign = append(foreign, l.ID)
-	}
-	if foreign = elsewhere(conf.Node.Origin, foreign); len(foreign) > 0 {
-		log.Warn("the log has lists of another origin than node.origin: they act, but can no longer be changed; "+originRemedy,
-			"origin", conf.Node.Origin, "lists", len(foreign), "first", foreign[0])
+	if err := conf.tellElsewhere(ctx, log, lists, db); err != nil {
+		return err
 	}
 
 	hasher, err := imagehash.NewHasher(conf.mediaLimits())
@@ -146,18 +147,52 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 
 	sc := conf.server(dir)
 	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
-	sc.Backup, sc.Scratch = db.Backup, dir
+	sc.Backup, sc.Scratch, sc.Offline = db.Backup, dir, issuer.offline
+	var peers *federation.Node
+	if conf.Federation.Address != "" {
+		if peers, err = conf.federate(ctx, dir, log, lists, db, issuer); err != nil {
+			return fmt.Errorf("federation: %w", err)
+		}
+		sc.Federation, sc.PublicHandler, sc.Warnings = federated{peers, issuer}, peers.Handler(), conf.federationWarnings()
+		for _, w := range sc.Warnings {
+			log.Warn(w)
+		}
+	}
 	srv, err := server.New(sc)
 	if err != nil {
 		return err
 	}
-	done := make(chan error, 1)
-	ctx, stop := context.WithCancel(ctx)
+	serving, stop := context.WithCancel(ctx)
 	defer stop()
-	go func() { done <- srv.Serve(ctx) }()
+	// The federation outlives the listeners, so that what the last calls and
+	// requests brought is still passed on, and nothing is left to wait for it.
+	reaching, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	reached := make(chan error, 1)
+	go func() {
+		defer stop()
+		if peers == nil {
+			<-reaching.Done()
+			reached <- nil
+			return
+		}
+		err := peers.Run(reaching)
+		if err != nil {
+			err = fmt.Errorf("federation: %w", err)
+		} else if reaching.Err() == nil {
+			err = errors.New("federation ended by itself")
+		}
+		reached <- err
+	}()
+	done := make(chan error, 1)
+	go func() {
+		err := srv.Serve(serving)
+		leave()
+		done <- errors.Join(err, <-reached)
+	}()
 
 	grpcAddr, httpAddr := srv.Addrs()
-	if err := errors.Join(a.announce(dir, grpcAddr, httpAddr, sc.GRPC.Socket), notify("READY=1")); err != nil {
+	if err := errors.Join(a.announce(dir, conf.Node.Origin, grpcAddr, httpAddr, sc.GRPC.Socket, srv.PublicAddr()), notify("READY=1")); err != nil {
 		stop()
 		return errors.Join(err, <-done)
 	}
@@ -170,15 +205,45 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	}
 }
 
+// tellElsewhere warns of lists that were made under another origin.
+func (c *config) tellElsewhere(ctx context.Context, log *slog.Logger, lists *hashlist.Lists, db *store.DB) error {
+	follows, err := db.Follows(ctx)
+	if err != nil {
+		return err
+	}
+	var all []whose
+	for _, l := range lists.All() {
+		all = append(all, whose{l.ID, l.Issuer})
+	}
+	if foreign := c.elsewhere(all, followed(follows)); len(foreign) > 0 {
+		log.Warn("the log has lists of another origin than node.origin: they act, but can no longer be changed; "+originRemedy,
+			"origin", c.Node.Origin, "lists", len(foreign), "first", foreign[0])
+	}
+	return nil
+}
+
+// followed reports of a list whether it is followed, or ever was.
+func followed(follows []federation.Follow) func(list string) bool {
+	return func(list string) bool {
+		return slices.ContainsFunc(follows, func(f federation.Follow) bool { return f.List == list })
+	}
+}
+
 // announce tells on standard output where the node answers.
-func (a *app) announce(dir, grpcAddr, httpAddr, socket string) error {
+func (a *app) announce(dir, origin, grpcAddr, httpAddr, socket, public string) error {
 	if a.json {
 		return a.line(struct {
-			Ready  bool   `json:"ready"`
-			GRPC   string `json:"grpc"`
-			HTTP   string `json:"http"`
-			Socket string `json:"socket"`
-		}{true, grpcAddr, httpAddr, socket})
+			Ready      bool   `json:"ready"`
+			GRPC       string `json:"grpc"`
+			HTTP       string `json:"http"`
+			Socket     string `json:"socket"`
+			Federation string `json:"federation"`
+		}{true, grpcAddr, httpAddr, socket, public})
+	}
+	if public == "" {
+		public = "off (federation.address is empty)"
+	} else {
+		public += ", for " + origin
 	}
 	with := ""
 	if a.data != "" {
@@ -188,12 +253,13 @@ func (a *app) announce(dir, grpcAddr, httpAddr, socket string) error {
   gRPC   %[2]s
   socket %[3]s
   HTTP   %[4]s
+  other nodes %[6]s
 To refuse a picture that pict-rs is sent:
   tocsin list create%[5]s refused --summary "pictures we do not want"
   tocsin ban%[5]s --list refused --reason "why" PICTURE
   tocsin token create%[5]s pictrs --scope lookup
 then start pict-rs with PICTRS__MEDIA__EXTERNAL_VALIDATION=http://%[4]s/hook/pictrs/TOKEN
-`, dir, grpcAddr, socket, httpAddr, with)
+`, dir, grpcAddr, socket, httpAddr, with, public)
 	return err
 }
 

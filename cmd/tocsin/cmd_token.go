@@ -135,15 +135,31 @@ func (a *app) statusCommand() *cobra.Command {
 					Statements uint64            `json:"statements"`
 					Started    *string           `json:"started"`
 					Load       uint64            `json:"load_milliseconds"`
-				}{s.GetVersion(), s.GetOrigin(), s.GetIssuer(), s.GetIndexSeq(), s.GetHashes(), s.GetStatements(), stamp(s.GetStarted()), s.GetLoadMilliseconds()})
+					Federation string            `json:"federation"`
+					Offline    bool              `json:"offline"`
+					Warnings   []string          `json:"warnings"`
+				}{
+					s.GetVersion(), s.GetOrigin(), s.GetIssuer(), s.GetIndexSeq(), s.GetHashes(), s.GetStatements(), stamp(s.GetStarted()),
+					s.GetLoadMilliseconds(), s.GetFederation(), s.GetOffline(), some(s.GetWarnings()),
+				})
+			}
+			issuer, public := s.GetIssuer(), s.GetFederation()
+			if s.GetOffline() {
+				issuer += ", whose key is kept elsewhere"
+			}
+			if public == "" {
+				public = "off"
 			}
 			rows := [][]string{
-				{"version", s.GetVersion()}, {"issuer", s.GetIssuer()}, {"started", or(stamp(s.GetStarted()), "")},
+				{"version", s.GetVersion()}, {"issuer", issuer}, {"started", or(stamp(s.GetStarted()), "")}, {"federation", public},
 				{"statements", fmt.Sprintf("%d, read in %v at the start", s.GetStatements(), time.Duration(s.GetLoadMilliseconds())*time.Millisecond)},
 				{"index at", fmt.Sprint(s.GetIndexSeq())},
 			}
 			for _, name := range slices.Sorted(maps.Keys(s.GetHashes())) {
 				rows = append(rows, []string{name, plural(s.GetHashes()[name], "hash")})
+			}
+			for _, w := range s.GetWarnings() {
+				a.warn("%s", printable(w))
 			}
 			return a.table([]string{"node", s.GetOrigin()}, rows)
 		})

@@ -65,7 +65,7 @@ func run(args []string, in io.Reader, out, err io.Writer) int {
 // tell prints an error, and each of several on a line of its own.
 func (a *app) tell(err error) {
 	for line := range strings.Lines(plain(err).Error()) {
-		fmt.Fprintf(a.err, "tocsin: %s\n", strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(a.err, "tocsin: %s\n", printable(strings.TrimSuffix(line, "\n"))) // parts of it may be others' words
 	}
 }
 
@@ -76,6 +76,7 @@ func (a *app) commands() *cobra.Command {
 		Short: "Find out whether an uploaded picture is known",
 		Long: `tocsin keeps lists of hashes of pictures that a server refuses, and says of an
 uploaded picture whether it, or a copy of it that was changed, is on one of them.
+Nodes follow each other's lists.
 
 Begin with "tocsin init" and "tocsin serve"; the other commands talk to the node
 that runs in the data directory, or with --server to one elsewhere.
@@ -96,6 +97,9 @@ mistake on the command line; lookup exits with 3 if there is a match.`,
 	group("node", "The node:", a.initCommand(), a.serveCommand(), a.statusCommand(), a.doctorCommand(), a.backupCommand(), a.configCommand(), a.tokenCommand())
 	group("pictures", "Pictures and hashes:", a.hashCommand(), a.lookupCommand(), a.banCommand(), a.retractCommand())
 	group("lists", "Lists:", a.listCommand(), a.importCommand(), a.exportCommand(), a.watchCommand())
+	group("others", "Other nodes:", a.followCommand(), a.unfollowCommand(), a.followsCommand(), a.followersCommand(), a.peersCommand(),
+		a.outboxCommand(), a.verifyCommand(), a.inspectCommand())
+	group("keys", "Keys:", a.keysCommand(), a.signCommand(), a.publishCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
 	root.SetOut(a.out) // the completions keep it
 	root.InitDefaultCompletionCmd()

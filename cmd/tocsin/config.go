@@ -41,6 +41,13 @@ type config struct {
 		Origin string `toml:"origin"`
 		Issuer string `toml:"issuer"`
 	} `toml:"node"`
+	Federation struct {
+		Address   string `toml:"address"`
+		CertFile  string `toml:"cert_file"`
+		KeyFile   string `toml:"key_file"`
+		Plaintext bool   `toml:"plaintext"`
+		Loopback  bool   `toml:"loopback"`
+	} `toml:"federation"`
 	GRPC struct {
 		Address      string `toml:"address"`
 		Socket       string `toml:"socket"`
@@ -319,6 +326,7 @@ func (c *config) policy() hashlist.Policy {
 			hashlist.SHA1: p.Ceiling.SHA1.verdict, hashlist.SHA256: p.Ceiling.SHA256.verdict,
 		},
 		MinQuality: p.MinQuality,
+		Own:        c.Node.Origin,
 	}
 }
 
@@ -331,7 +339,7 @@ func (c *config) server(dir string) server.Config {
 		}
 		return filepath.Join(dir, p)
 	}
-	g, h, l := &c.GRPC, &c.HTTP, &c.Limits
+	f, g, h, l := &c.Federation, &c.GRPC, &c.HTTP, &c.Limits
 	return server.Config{
 		Origin: c.Node.Origin, Policy: c.policy(), Version: version,
 		GRPC: server.Listener{
@@ -341,6 +349,9 @@ func (c *config) server(dir string) server.Config {
 		HTTP: server.Listener{
 			Address: h.Address, CertFile: in(h.CertFile), KeyFile: in(h.KeyFile),
 			ClientCAFile: in(h.ClientCAFile), Plaintext: h.Plaintext,
+		},
+		Public: server.Listener{
+			Address: f.Address, CertFile: in(f.CertFile), KeyFile: in(f.KeyFile), Plaintext: f.Plaintext,
 		},
 		Hook: server.Hook{
 			Undecodable: c.Hook.Pictrs.Undecodable.answer, Video: c.Hook.Pictrs.Video.answer,

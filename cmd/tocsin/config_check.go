@@ -167,6 +167,7 @@ func (c *config) check(dir string) error {
 	for _, l := range []struct{ section, cert, key string }{
 		{"grpc", sc.GRPC.CertFile, sc.GRPC.KeyFile},
 		{"http", sc.HTTP.CertFile, sc.HTTP.KeyFile},
+		{"federation", sc.Public.CertFile, sc.Public.KeyFile},
 	} {
 		if l.cert != "" || l.key != "" {
 			if _, err := tls.LoadX509KeyPair(l.cert, l.key); err != nil {

@@ -59,8 +59,10 @@ func TestEveryKeyIsDocumented(t *testing.T) {
 // differ from what the packages document as their defaults.
 func TestDefaultsAreThoseOfThePackages(t *testing.T) {
 	c := defaults()
-	if got, want := c.policy(), hashlist.DefaultPolicy(); got != want {
-		t.Errorf("policy %+v, want %+v", got, want)
+	policy := hashlist.DefaultPolicy()
+	policy.Own = c.Node.Origin
+	if got := c.policy(); got != policy {
+		t.Errorf("policy %+v, want %+v", got, policy)
 	}
 	limits, want := c.mediaLimits(), imagehash.DefaultLimits()
 	limits.Workers = want.Workers // 0 stands for the number of processors

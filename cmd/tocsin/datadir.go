@@ -1,12 +1,7 @@
 package main
 
 import (
-	"crypto/ed25519"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
-	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 )
@@ -15,7 +10,7 @@ import (
 const (
 	configName   = "config.toml"
 	databaseName = "tocsin.db"
-	keysName     = "keys" // directory of issuers' keys, NAME.pem
+	keysName     = "keys" // directory of the keys
 )
 
 // systemData is the data directory of a node that was installed for the whole machine.
@@ -34,51 +29,6 @@ func (a *app) dataDir() string {
 		return "./data"
 	}
 	return systemData
-}
-
-func keyPath(dir, issuer string) string { return filepath.Join(dir, keysName, issuer+".pem") }
-
-// writeKey makes a new signing key and writes it, PKCS #8 in PEM, to a new file
-// that only its owner can read.
-func writeKey(path string) error {
-	_, key, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		return err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	return writeNew(path, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
-}
-
-// readKey reads what writeKey wrote. It refuses a key that others than its
-// owner may read: who has it can speak for the issuer.
-func readKey(path string) (ed25519.PrivateKey, error) {
-	info, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("the signing key %s is missing: restore it from a backup, or correct node.issuer", path)
-	} else if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("the signing key %s may be read by others (mode %04o): run `chmod 600 %s`", path, mode, path)
-	}
-	text, err := readBounded(path, 1<<16)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	block, _ := pem.Decode(text)
-	if block == nil || block.Type != "PRIVATE KEY" {
-		return nil, fmt.Errorf("the signing key %s is damaged: it is not a PEM private key; restore it from a backup", path)
-	}
-	// The error of x509 is left out: nothing of a key belongs in a message.
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	key, ok := parsed.(ed25519.PrivateKey)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("the signing key %s is damaged or not an Ed25519 key: restore it from a backup", path)
-	}
-	return key, nil
 }
 
 // writeNew writes a file that must not exist yet, durably and readable by its

@@ -77,7 +77,9 @@ type daemon struct {
 	log  *bytes.Buffer // its standard error; to be read when it has ended
 	GRPC string
 	HTTP string
-	done chan error // what Wait returned, once
+	// Federation is where other nodes reach it.
+	Federation string
+	done       chan error // what Wait returned, once
 
 	conn    *grpc.ClientConn // to its socket
 	lookups pb.LookupServiceClient
@@ -87,7 +89,9 @@ type daemon struct {
 
 // serveArgs runs the node of dir on free ports.
 func serveArgs(dir string, more ...string) []string {
-	return append([]string{"serve", "--json", "--data", dir, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"}, more...)
+	return append([]string{
+		"serve", "--json", "--data", dir, "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--federation-listen", "127.0.0.1:0",
+	}, more...)
 }
 
 // launch starts cmd, which is to run the node of dir, without waiting for it.
