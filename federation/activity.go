@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,9 +21,10 @@ var statementContext = []any{
 	"https://www.w3.org/ns/activitystreams",
 	"https://w3id.org/security/data-integrity/v2",
 	map[string]string{
-		"tocsin": namespace, "MediaHashes": "tocsin:MediaHashes", "HashList": "tocsin:HashList", "Label": "tocsin:Label",
-		"hashes": "tocsin:hashes", "recommendedAction": "tocsin:recommendedAction", "readers": "tocsin:readers",
-		"radius": "tocsin:radius", "nonce": "tocsin:nonce",
+		"tocsin": namespace, "MediaHashes": "tocsin:MediaHashes", "Accounts": "tocsin:Accounts", "Instances": "tocsin:Instances",
+		"ContentNotice": "tocsin:ContentNotice", "HashList": "tocsin:HashList", "Label": "tocsin:Label",
+		"hashes": "tocsin:hashes", "domains": "tocsin:domains", "subjects": "tocsin:subjects",
+		"recommendedAction": "tocsin:recommendedAction", "readers": "tocsin:readers", "radius": "tocsin:radius", "nonce": "tocsin:nonce",
 	},
 }
 
@@ -42,18 +42,41 @@ type activity struct {
 	Object    any    `json:"object"`
 }
 
-type mediaHashes struct {
-	Type   []string        `json:"type"`
-	Hashes []hashlist.Hash `json:"hashes"`
-	Action string          `json:"recommendedAction,omitempty"`
-	Tag    []label         `json:"tag,omitempty"`
+// addition is the object of an Add: of one of the types in additions, with the member
+// that goes with it. A server that knows none of ours still sees a standard type in
+// front, and an Add to a collection that is none of its own, which it passes over. A
+// Block would fit accounts and servers that are to be refused, but not those to be
+// accepted or marked, and others act on one.
+type addition struct {
+	Type    []string        `json:"type"`
+	Hashes  []hashlist.Hash `json:"hashes,omitempty"`
+	Items   []string        `json:"items,omitempty"`
+	Domains []string        `json:"domains,omitempty"`
+	URL     []string        `json:"url,omitempty"`
+	Action  string          `json:"recommendedAction,omitempty"`
+	Tag     []label         `json:"tag,omitempty"`
 }
 
-// retracted is the object of an Undo that withdraws single hashes.
+// additions are the kinds of Add by the type of what is added: the standard type
+// that stands before it, and the member with the subjects. Domains have a
+// member of their own because items are addresses, and would be read as such, relative
+// to the statement.
+var additions = map[string]struct {
+	kind           hashlist.Kind
+	before, member string
+}{
+	"MediaHashes":   {hashlist.AddHashes, "Document", "hashes"},
+	"Accounts":      {hashlist.AddAccounts, "Collection", "items"},
+	"Instances":     {hashlist.AddInstances, "Collection", "domains"},
+	"ContentNotice": {hashlist.AddContent, "Document", "url"},
+}
+
+// retracted is the object of an Undo that withdraws single hashes or subjects.
 type retracted struct {
-	ID     string          `json:"id"`
-	Type   string          `json:"type"`
-	Hashes []hashlist.Hash `json:"hashes"`
+	ID       string          `json:"id"`
+	Type     string          `json:"type"`
+	Hashes   []hashlist.Hash `json:"hashes,omitempty"`
+	Subjects []string        `json:"subjects,omitempty"`
 }
 
 type hashList struct {
@@ -121,19 +144,22 @@ func (i *Issuer) Seal(s hashlist.Statement) (hashlist.Record, error) {
 	var nonce [16]byte
 	rand.Read(nonce[:]) // never fails (crypto/rand, Go 1.24)
 	a.Nonce = base64.RawURLEncoding.EncodeToString(nonce[:])
+	if !s.Expires.IsZero() { // Validate refuses it where it has no meaning
+		a.EndTime = s.Expires.Format(time.RFC3339)
+	}
 	switch s.Kind {
-	case hashlist.AddHashes:
-		a.Type = "Add"
-		a.Object = mediaHashes{[]string{"Document", "MediaHashes"}, s.Hashes, s.Action.String(), i.labels(s.Labels)}
-		if !s.Expires.IsZero() {
-			a.EndTime = s.Expires.Format(time.RFC3339)
-		}
+	case hashlist.AddHashes, hashlist.AddAccounts, hashlist.AddInstances, hashlist.AddContent:
+		a.Type, a.Object = "Add", i.addition(&s)
+	case hashlist.Confirmation:
+		a.Type, a.Object = "Announce", s.About
+	case hashlist.Dispute:
+		a.Type, a.Object = "Flag", s.About
 	case hashlist.Retraction:
 		a.Type = "Undo"
-		if len(s.Hashes) == 0 {
+		if len(s.Hashes)+len(s.Subjects) == 0 {
 			a.Object = s.Retracts
 		} else {
-			a.Object = retracted{s.Retracts, "Add", s.Hashes}
+			a.Object = retracted{s.Retracts, "Add", s.Hashes, s.Subjects}
 		}
 	case hashlist.DefineList:
 		if s.Definition == nil {
@@ -175,7 +201,28 @@ func (i *Issuer) seal(s hashlist.Statement, document []byte, all []member) (hash
 	if err != nil {
 		return hashlist.Record{}, fmt.Errorf("seal statement: %w", err)
 	}
+	if len(signed) > MaxSigned {
+		return hashlist.Record{}, fmt.Errorf("seal statement: its %d bytes are more than %d: say it in several", len(signed), MaxSigned)
+	}
 	return hashlist.Record{Received: time.Now().UTC().Truncate(time.Microsecond), Statement: s, Signed: signed}, nil
+}
+
+func (i *Issuer) addition(s *hashlist.Statement) addition {
+	v := addition{Hashes: s.Hashes, Action: s.Action.String(), Tag: i.labels(s.Labels)}
+	for name, k := range additions {
+		if k.kind == s.Kind {
+			v.Type = []string{k.before, name}
+		}
+	}
+	switch s.Kind {
+	case hashlist.AddAccounts:
+		v.Items = s.Subjects
+	case hashlist.AddInstances:
+		v.Domains = s.Subjects
+	case hashlist.AddContent:
+		v.URL = s.Subjects
+	}
+	return v
 }
 
 func (i *Issuer) labels(names []string) []label {
@@ -192,195 +239,4 @@ func (i *Issuer) labels(names []string) []label {
 func statementPath(document []byte) string {
 	sum := sha256.Sum256(document)
 	return "/statements/" + base64.RawURLEncoding.EncodeToString(sum[:])
-}
-
-// Open reads a statement from the bytes that were signed and checks everything
-// that can be checked without knowing what was said before: form and bounds,
-// the proof, that issuer, key, list and statement are of one origin, and
-// that the id is the digest of the content. key finds the public key for an
-// issuer's verification method; it is asked for nothing that is not of the
-// issuer.
-//
-// Members that are not part of the specification are covered by the proof and ignored.
-func Open(signed []byte, key func(issuer, method string) (ed25519.PublicKey, error)) (hashlist.Statement, error) {
-	document, err := canonical(signed)
-	if err != nil {
-		return hashlist.Statement{}, err
-	}
-	all, err := members(document)
-	if err != nil {
-		return hashlist.Statement{}, err
-	}
-	s, err := parse(document)
-	if err != nil {
-		return hashlist.Statement{}, err
-	}
-	if err := s.Validate(); err != nil {
-		return hashlist.Statement{}, err
-	}
-	origin, err := hashlist.Origin(s.Issuer)
-	if err != nil {
-		return hashlist.Statement{}, err
-	}
-	if want := origin + statementPath(join(all, "id", "proof", "signature")); s.ID != want {
-		return hashlist.Statement{}, fmt.Errorf("statement %.200q is not the digest of its content", s.ID)
-	}
-	_, created, err := verify(all, func(method string) (ed25519.PublicKey, error) {
-		if actor, _, ok := cutFragment(method); !ok || actor != s.Issuer {
-			return nil, fmt.Errorf("verification method %.200q is not a key of %s", method, s.Issuer)
-		}
-		return key(s.Issuer, method)
-	})
-	if err != nil {
-		return hashlist.Statement{}, err
-	}
-	if !created.Equal(s.Published) {
-		return hashlist.Statement{}, errors.New("proof was not made when the statement was published")
-	}
-	return s, nil
-}
-
-func parse(document []byte) (hashlist.Statement, error) {
-	o := newObject(document)
-	s := hashlist.Statement{ID: o.text("id"), Issuer: o.text("actor"), List: o.text("target"), Reason: o.text("summary")}
-	s.Published = o.time("published")
-	// The decoder passes over line breaks: a nonce has one spelling, so the length is checked too.
-	nonce := o.text("nonce")
-	if b, err := base64.RawURLEncoding.Strict().DecodeString(nonce); err != nil || len(b) != 16 || len(nonce) != 22 {
-		o.fail("nonce is not 128 bits in base64url")
-	}
-	if o.has("endTime") {
-		s.Expires = o.time("endTime") // Validate refuses it where it has no meaning
-	}
-	switch o.text("type") {
-	case "Add":
-		s.Kind = hashlist.AddHashes
-		m := newObject(o.values["object"])
-		if m.err == nil && !m.is("MediaHashes") {
-			o.fail("what is added is not MediaHashes")
-		}
-		s.Hashes, s.Labels, s.Action = m.hashes(), m.labels(), m.action()
-		o.take(m)
-	case "Undo":
-		s.Kind = hashlist.Retraction
-		if v := o.values["object"]; len(v) > 0 && v[0] == '{' {
-			m := newObject(v)
-			s.Retracts, s.Hashes = m.text("id"), m.hashes()
-			if m.err == nil && !m.is("Add") {
-				o.fail("what is undone is not an Add")
-			}
-			if m.err == nil && len(s.Hashes) == 0 {
-				o.fail("an Undo of single hashes names none")
-			}
-			o.take(m)
-		} else {
-			s.Retracts = o.text("object")
-		}
-	case "Update":
-		s.Kind = hashlist.DefineList
-		m := newObject(o.values["object"])
-		if m.err == nil && !m.is("HashList") {
-			o.fail("what is updated is not a HashList")
-		}
-		if s.List != "" {
-			o.fail("an Update of a list has no target")
-		}
-		s.List = m.text("id")
-		d := &hashlist.Definition{Name: m.text("name"), Summary: m.text("summary"), Labels: m.labels(), Action: m.action()}
-		var err error
-		if d.Audience, err = hashlist.ParseAudience(m.text("readers")); err != nil {
-			m.fail("%w", err)
-		}
-		d.Radii = m.radii()
-		s.Definition = d
-		o.take(m)
-	default:
-		o.fail("unknown type of statement %.60q", o.text("type"))
-	}
-	return s, o.err
-}
-
-// take makes the failure of a part one of the whole.
-func (o *object) take(part *object) {
-	if part.err != nil {
-		o.fail("object: %w", part.err)
-	}
-}
-
-func (o *object) time(name string) time.Time {
-	t, err := parseTime(o.text(name))
-	if err != nil {
-		o.fail("%s: %w", name, err)
-	}
-	return t
-}
-
-func (o *object) hashes() []hashlist.Hash {
-	texts := o.texts("hashes")
-	if len(texts) > hashlist.MaxHashes {
-		o.fail("%d hashes, at most %d fit in a statement", len(texts), hashlist.MaxHashes)
-		return nil
-	}
-	var all []hashlist.Hash
-	for _, t := range texts {
-		h, err := hashlist.ParseHash(t)
-		if err != nil {
-			o.fail("%w", err)
-			return nil
-		}
-		all = append(all, h)
-	}
-	return all
-}
-
-func (o *object) labels() []string {
-	var names []string
-	for _, t := range o.objects("tag") {
-		if t.is("Label") {
-			names = append(names, t.text("name"))
-		}
-		o.take(t)
-	}
-	return names
-}
-
-func (o *object) action() hashlist.Action {
-	if !o.has("recommendedAction") {
-		return 0
-	}
-	a, err := hashlist.ParseAction(o.text("recommendedAction"))
-	if err != nil {
-		o.fail("%w", err)
-	} else if a == 0 {
-		o.fail("recommendedAction is empty")
-	}
-	return a
-}
-
-func (o *object) radii() hashlist.Radii {
-	r := hashlist.DefaultRadii
-	if !o.has("radius") {
-		return r
-	}
-	m := newObject(o.values["radius"])
-	for name, v := range m.values {
-		a, err := hashlist.ParseAlgorithm(name)
-		if err != nil {
-			continue // of an algorithm that this program does not know
-		}
-		if json.Unmarshal(v, &r[a]) != nil || string(v) == "null" {
-			o.fail("radius of %s is not a small whole number", name)
-		}
-	}
-	o.take(m)
-	return r
-}
-
-func cutFragment(iri string) (before, fragment string, ok bool) {
-	for i := range len(iri) {
-		if iri[i] == '#' {
-			return iri[:i], iri[i+1:], true
-		}
-	}
-	return iri, "", false
 }

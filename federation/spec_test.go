@@ -39,7 +39,10 @@ func TestSpec(t *testing.T) {
 			t.Error("an altered example opens")
 		}
 	}
-	if want := []hashlist.Kind{hashlist.AddHashes, hashlist.Retraction, hashlist.Retraction, hashlist.DefineList}; !slices.Equal(kinds, want) {
+	if want := []hashlist.Kind{
+		hashlist.AddHashes, hashlist.AddAccounts, hashlist.AddInstances, hashlist.AddContent, hashlist.Retraction, hashlist.Retraction,
+		hashlist.DefineList, hashlist.Confirmation, hashlist.Dispute,
+	}; !slices.Equal(kinds, want) {
 		t.Errorf("examples are of the kinds %v, want %v", kinds, want)
 	}
 	for _, kind := range []string{"hash", "not-a-hash"} {
@@ -50,6 +53,19 @@ func TestSpec(t *testing.T) {
 		for _, l := range lines {
 			if h, err := hashlist.ParseHash(l); (err == nil) != (kind == "hash") || err == nil && h.String() != l {
 				t.Errorf("%s %q was read as %v, %v", kind, l, h, err)
+			}
+		}
+	}
+	named := map[string]hashlist.Kind{"accounts": hashlist.AddAccounts, "instances": hashlist.AddInstances, "content": hashlist.AddContent}
+	for _, kind := range []string{"subject", "not-a-subject"} {
+		lines := strings.Split(strings.TrimSpace(strings.Join(examples[kind], "")), "\n")
+		if len(lines) < 3 {
+			t.Errorf("%d examples of %s", len(lines), kind)
+		}
+		for _, l := range lines {
+			what, subject, _ := strings.Cut(l, " ")
+			if err := hashlist.CheckSubject(named[what], subject); (err == nil) != (kind == "subject") {
+				t.Errorf("%s %q: %v", kind, l, err)
 			}
 		}
 	}

@@ -7,10 +7,15 @@ import (
 	"time"
 )
 
-// encoding is the version of the binary form. The form is what a store keeps
+// The versions of the binary form. The form is what a store keeps
 // beside the signed bytes, so that a node with ten million hashes starts
-// without reading ten million hashes from JSON; it never travels.
-const encoding = 1
+// without reading ten million hashes from JSON; it never travels. Statements with
+// subjects, or about another, have the second form, and all others the first, so that an
+// older program reads what it understands and refuses the rest.
+const (
+	encoding        = 1
+	encodingSubject = 2 // with Subjects and About behind the hashes
+)
 
 // AppendBinary appends the binary form of s, which UnmarshalBinary reads. It
 // implements encoding.BinaryAppender. The form: a version byte, then the
@@ -32,7 +37,11 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 			b = binary.AppendUvarint(b, uint64(t.Unix()))
 		}
 	}
-	b = append(b, encoding, byte(s.Kind))
+	version := byte(encoding)
+	if len(s.Subjects) > 0 || s.About != "" {
+		version = encodingSubject
+	}
+	b = append(b, version, byte(s.Kind))
 	text(s.ID)
 	text(s.Issuer)
 	text(s.List)
@@ -60,6 +69,10 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 		}
 		b = append(append(b, byte(h.alg)), h.sum[:h.alg.Size()]...)
 	}
+	if version == encodingSubject {
+		texts(s.Subjects)
+		text(s.About)
+	}
 	return b, nil
 }
 
@@ -68,17 +81,18 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 // another version, but does not call Validate.
 func (s *Statement) UnmarshalBinary(data []byte) error {
 	d := decoder{rest: data}
-	if v := d.byte(); d.err == nil && v != encoding {
-		return fmt.Errorf("statement is encoded in version %d, this program reads version %d", v, encoding)
+	version := d.byte()
+	if d.err == nil && version != encoding && version != encodingSubject {
+		return fmt.Errorf("statement is encoded in version %d, this program reads versions up to %d", version, encodingSubject)
 	}
 	*s = Statement{Kind: Kind(d.byte())}
 	s.ID, s.Issuer, s.List = d.text(), d.text(), d.text()
 	s.Published, s.Expires = d.moment(), d.moment()
-	s.Labels = d.texts()
+	s.Labels = d.texts(MaxLabels)
 	s.Action = Action(d.byte())
 	s.Reason, s.Retracts = d.text(), d.text()
 	if d.byte() == 1 {
-		def := &Definition{Name: d.text(), Summary: d.text(), Labels: d.texts()}
+		def := &Definition{Name: d.text(), Summary: d.text(), Labels: d.texts(MaxLabels)}
 		def.Audience, def.Action = Audience(d.byte()), Action(d.byte())
 		if n := int(d.byte()); n > len(def.Radii) {
 			d.fail()
@@ -99,6 +113,12 @@ func (s *Statement) UnmarshalBinary(data []byte) error {
 				break
 			}
 			copy(h.sum[:], d.bytes(h.alg.Size()))
+		}
+	}
+	if version == encodingSubject {
+		s.Subjects, s.About = d.texts(MaxSubjects), d.text()
+		if len(s.Subjects) == 0 && s.About == "" {
+			d.fail() // it has the first form: a statement has one
 		}
 	}
 	if d.err == nil && len(d.rest) > 0 {
@@ -154,9 +174,9 @@ func (d *decoder) text() string {
 	return string(d.bytes(int(n)))
 }
 
-func (d *decoder) texts() []string {
+func (d *decoder) texts(most uint64) []string {
 	n := d.uvarint()
-	if n > MaxLabels {
+	if n > most {
 		d.fail()
 		return nil
 	}

@@ -26,19 +26,23 @@ type Kind uint8
 // The kinds of statement.
 const (
 	AddHashes  Kind = 1 // puts hashes on a list
-	Retraction Kind = 2 // withdraws an earlier statement of the same issuer, or some of its hashes
-	DefineList Kind = 3 // names a list and says how its hashes are to be used
+	Retraction Kind = 2 // withdraws an earlier statement of the same issuer, or some of its hashes or subjects
+	DefineList Kind = 3 // names a list and says how what is on it is to be used
+
+	AddAccounts  Kind = 4 // puts accounts on a list
+	AddInstances Kind = 5 // puts whole servers on a list
+	AddContent   Kind = 6 // puts posts and files on a list by their addresses: you may hold a copy of this
+	Confirmation Kind = 7 // says that a statement, of another issuer mostly, is right
+	Dispute      Kind = 8 // says that it is wrong
 )
 
-// String returns add, retraction or list.
+var kinds = [...]string{"", "add", "retraction", "list", "accounts", "instances", "content", "confirmation", "dispute"}
+
+// String returns add, retraction, list, accounts, instances, content,
+// confirmation or dispute.
 func (k Kind) String() string {
-	switch k {
-	case AddHashes:
-		return "add"
-	case Retraction:
-		return "retraction"
-	case DefineList:
-		return "list"
+	if k >= AddHashes && int(k) < len(kinds) {
+		return kinds[k]
 	}
 	return fmt.Sprintf("kind(%d)", uint8(k))
 }
@@ -133,11 +137,13 @@ type Statement struct {
 	List      string    // IRI of the list it belongs to, of the issuer's origin
 	Kind      Kind      //
 	Published time.Time // when it was made; UTC, whole seconds
-	Expires   time.Time // when it lapses; zero for never. Only AddHashes may lapse.
-	Labels    []string  // beside those of the list, sorted; only AddHashes
-	Action    Action    // zero for the list's; only AddHashes
+	Expires   time.Time // when it lapses; zero for never. Retractions and definitions do not.
+	Labels    []string  // beside those of the list, sorted; only where there are Hashes or Subjects
+	Action    Action    // zero for the list's; only where there are Hashes or Subjects
 	Reason    string    // for people; at most MaxReason bytes
 	Hashes    []Hash    // AddHashes: 1 to MaxHashes; Retraction: those withdrawn, none for all
+	Subjects  []string  // the Adds of other things: 1 to MaxSubjects, see CheckSubject; Retraction: those withdrawn
+	About     string    // Confirmation, Dispute: the ID of a statement of any origin
 	Retracts  string    // Retraction: the ID of the statement withdrawn
 
 	Definition *Definition // DefineList only
@@ -193,6 +199,10 @@ func (s *Statement) Validate() error {
 		return s.validateRetraction(origin)
 	case DefineList:
 		return s.validateDefinition()
+	case AddAccounts, AddInstances, AddContent:
+		return s.validateSubjects()
+	case Confirmation, Dispute:
+		return s.validateOpinion()
 	}
 	return fmt.Errorf("unknown kind of statement %d", s.Kind)
 }
@@ -201,9 +211,14 @@ func (s *Statement) validateAdd() error {
 	switch {
 	case len(s.Hashes) == 0:
 		return fmt.Errorf("statement has no hashes")
-	case s.Retracts != "" || s.Definition != nil:
-		return fmt.Errorf("a statement that adds hashes neither retracts nor defines")
-	case s.Expires.IsZero():
+	case len(s.Subjects) > 0 || s.About != "" || s.Retracts != "" || s.Definition != nil:
+		return fmt.Errorf("a statement that adds hashes carries nothing but hashes and their terms")
+	}
+	return s.checkExpires()
+}
+
+func (s *Statement) checkExpires() error {
+	if s.Expires.IsZero() {
 		return nil
 	}
 	if err := checkTime(s.Expires); err != nil {
@@ -221,10 +236,18 @@ func (s *Statement) validateRetraction(origin string) error {
 		return fmt.Errorf("retracted statement: %w", err)
 	case o != origin:
 		return fmt.Errorf("a statement of %s cannot be retracted from %s", o, origin)
-	case !s.Expires.IsZero() || len(s.Labels) > 0 || s.Action != 0 || s.Definition != nil:
-		return fmt.Errorf("a retraction carries nothing but hashes and a reason")
+	case !s.Expires.IsZero() || len(s.Labels) > 0 || s.Action != 0 || s.About != "" || s.Definition != nil:
+		return fmt.Errorf("a retraction carries nothing but hashes or subjects and a reason")
+	case len(s.Hashes) > 0 && len(s.Subjects) > 0:
+		return fmt.Errorf("no statement has both hashes and subjects, so none can be retracted")
 	}
-	return nil
+	// Which of the kinds it retracts is not known here.
+	return s.checkSubjects(func(v string) error {
+		if strings.Contains(v, "/") {
+			return CheckURL(v)
+		}
+		return CheckDomain(v)
+	})
 }
 
 func (s *Statement) validateDefinition() error {
@@ -232,7 +255,7 @@ func (s *Statement) validateDefinition() error {
 	switch {
 	case d == nil:
 		return fmt.Errorf("statement defines no list")
-	case len(s.Hashes) > 0 || s.Retracts != "" || !s.Expires.IsZero() || len(s.Labels) > 0 || s.Action != 0:
+	case len(s.Hashes) > 0 || len(s.Subjects) > 0 || s.About != "" || s.Retracts != "" || !s.Expires.IsZero() || len(s.Labels) > 0 || s.Action != 0:
 		return fmt.Errorf("a definition carries nothing but the list and a reason")
 	}
 	return d.Validate()

@@ -122,6 +122,10 @@ func FuzzStatementBinary(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	if b, err = (Statement{ID: "https://a.example/2", Kind: AddInstances, Published: epoch, Subjects: []string{"bad.example"}, About: "x"}).AppendBinary(nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		var s, again Statement
 		if s.UnmarshalBinary(data) != nil {
@@ -212,7 +216,7 @@ func TestStatementValidate(t *testing.T) {
 		{"control characters", add(func(s *Statement) { s.Reason = "\x1b[2J" })},
 		{"unknown action", add(func(s *Statement) { s.Action = 9 })},
 		{"unknown kind", add(func(s *Statement) { s.Kind = 9 })},
-		{"neither retracts nor defines", add(func(s *Statement) { s.Retracts = origin + "/statements/0" })},
+		{"nothing but hashes", add(func(s *Statement) { s.Retracts = origin + "/statements/0" })},
 		{"cannot be retracted from", undo(func(s *Statement) { s.Retracts = "https://other.example/statements/0" })},
 		{"nothing but hashes", undo(func(s *Statement) { s.Labels = []string{"a"} })},
 		{"retracted statement", undo(func(s *Statement) { s.Retracts = "" })},

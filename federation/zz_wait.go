@@ -1,5 +1,0 @@
-package federation
-
-import "errors"
-
-var ErrUnknownKind = errors.New("unknown kind")
