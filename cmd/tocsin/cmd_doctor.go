@@ -251,6 +251,16 @@ func (d *doctor) origins(lists []whose, followed func(list string) bool) {
 		d.say("lists", "ok", "", "%s of this node, %d of others", plural(uint64(len(lists)-others), "list"), others)
 		return
 	}
+	others := 0
+	for _, l := range lists {
+		if followed(l.list) {
+			others++
+		}
+	}
+	if others > 0 {
+		d.say("lists", "ok", "", "%s of this node, %d of others", plural(uint64(len(lists)-others), "list"), others)
+		return
+	}
 	d.say("lists", "ok", "", "%s, of this origin", plural(uint64(len(lists)), "list"))
 }
 
