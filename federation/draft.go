@@ -2,6 +2,7 @@ package federation
 
 import (
 	"crypto/ed25519"
+	"errors"
 	"fmt"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -50,8 +51,8 @@ func (i *Issuer) SealDraft(draft []byte) (hashlist.Record, error) {
 			return hashlist.Record{}, fmt.Errorf("this is no draft: it has the member %s already", m.name)
 		}
 	}
-	s, err := parse(document)
-	if err != nil {
+	s, unknown, err := parse(document)
+	if err := errors.Join(unknown, err); err != nil {
 		return hashlist.Record{}, err
 	}
 	if s.Issuer != i.actor {

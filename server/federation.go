@@ -26,6 +26,7 @@ type Federation interface {
 	Verify(ctx context.Context, list string, with []string) (*federation.Verification, error)
 	Inspect(ctx context.Context, address string) (*federation.Inspection, error)
 	IssuerKeys(issuer string) []federation.Key
+	Counters() federation.Counters
 	// RotateKey gives this node's issuer a new key: the one given, whose private half is kept
 	// elsewhere, or else one that it makes and keeps. When it returns, Config.Issuer
 	// signs with that key, or with none.

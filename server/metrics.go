@@ -120,6 +120,10 @@ var (
 	followers   = prometheus.NewDesc("tocsin_followers", "Followers of this node's lists, by what was decided.", []string{"state"}, nil)
 	peers       = prometheus.NewDesc("tocsin_peers", "Other servers, by how delivery to them goes.", []string{"state"}, nil)
 	behind      = prometheus.NewDesc("tocsin_follow_behind", "Statements that publishers have shown and that are not taken over yet.", nil, nil)
+	requests    = prometheus.NewDesc("tocsin_federation_requests_total", "Signed requests of other nodes, by what became of them.", []string{"result"}, nil)
+	deliveries  = prometheus.NewDesc("tocsin_federation_deliveries_total", "Activities sent to other nodes, by whether they were taken.", []string{"result"}, nil)
+	taken       = prometheus.NewDesc("tocsin_federation_statements_total", "Statements of other nodes that were taken over.", nil, nil)
+	unknown     = prometheus.NewDesc("tocsin_federation_unknown_statements_total", "Statements of kinds that this program does not know.", nil, nil)
 	queued      = prometheus.NewDesc("tocsin_decode_queue_seconds_total", "Time files waited for a decoder.", nil, nil)
 )
 
@@ -148,13 +152,22 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 	count(workerEnds, float64(st.Recycled), "recycled")
 	count(queued, st.QueueTime.Seconds())
 	if f := c.s.cfg.Federation; f != nil {
-		collectFederation(f, gauge)
+		collectFederation(f, gauge, count)
 	}
 }
 
 // collectFederation counts what this node has to do with others. Every state is told, at
 // zero too, so that a rule can watch for it.
-func collectFederation(f Federation, gauge func(*prometheus.Desc, float64, ...string)) {
+func collectFederation(f Federation, gauge, count func(*prometheus.Desc, float64, ...string)) {
+	c := f.Counters()
+	count(requests, float64(c.Accepted), "accepted")
+	count(requests, float64(c.Refused-min(c.Replayed, c.Refused)), "refused")
+	count(requests, float64(c.Replayed), "replayed")
+	count(requests, float64(c.Ignored), "ignored")
+	count(deliveries, float64(c.Delivered), "delivered")
+	count(deliveries, float64(c.Failed), "failed")
+	count(taken, float64(c.Statements))
+	count(unknown, float64(c.UnknownKinds))
 	byFollow, missing := map[federation.FollowState]int{}, 0.0
 	for _, v := range f.Follows() {
 		byFollow[v.State]++

@@ -12,23 +12,21 @@ import (
 
 // How lists are named: by their address; by NAME alone, which is always a list of this node, so
 // that no other node can make a name mean something else here; or by
-// NAME@HOST, as in the fediverse, with an @ before it or not.
+// NAME@HOST, as in the fediverse, with an @ before it or not. The NAME of a list is the end of
+// its address; what it calls itself may change, and may be anything.
 
-// known is a list of another node that this one has heard of.
-type known struct{ iri, name string }
-
-// others are the lists of others that are defined here or followed.
-func (s *Server) others() []known {
-	var all []known
+// others are the addresses of the lists of other nodes that are defined here or followed.
+func (s *Server) others() []string {
+	var all []string
 	for _, l := range s.cfg.Lists.All() {
 		if s.own(l.ID) != nil {
-			all = append(all, known{l.ID, l.Name})
+			all = append(all, l.ID)
 		}
 	}
 	if s.cfg.Federation != nil {
 		for _, f := range s.cfg.Federation.Follows() {
-			if !slices.ContainsFunc(all, func(k known) bool { return k.iri == f.List }) {
-				all = append(all, known{f.List, f.Name})
+			if !slices.Contains(all, f.List) {
+				all = append(all, f.List)
 			}
 		}
 	}
@@ -59,9 +57,9 @@ func (s *Server) resolve(ref string) (iri string, err error) {
 		return s.listIRI(name)
 	}
 	var found []string
-	for _, k := range s.others() {
-		if hostOf(k.iri) == host && (k.name == name || path.Base(k.iri) == name) {
-			found = append(found, k.iri)
+	for _, o := range s.others() {
+		if hostOf(o) == host && path.Base(o) == name {
+			found = append(found, o)
 		}
 	}
 	switch len(found) {
@@ -84,12 +82,12 @@ func (s *Server) find(ref string) (hashlist.List, error) {
 		return l, nil
 	}
 	var namesakes []string
-	for _, k := range s.others() {
-		if k.iri == iri {
+	for _, o := range s.others() {
+		if o == iri {
 			return l, refuse(errUnknown, "nothing of list %s has come yet: `tocsin follows` tells how far it is", iri)
 		}
-		if k.name == ref {
-			namesakes = append(namesakes, k.name+"@"+hostOf(k.iri))
+		if path.Base(o) == ref {
+			namesakes = append(namesakes, ref+"@"+hostOf(o))
 		}
 	}
 	if len(namesakes) > 0 {
@@ -104,9 +102,9 @@ func (s *Server) followed(ref string) (iri string, err error) {
 		return "", err
 	}
 	if s.own(iri) == nil {
-		for _, k := range s.others() {
-			if k.name == ref {
-				return "", refuse(errInvalid, "%s would be a list of this node: write %[1]s@%s for that of another", ref, hostOf(k.iri))
+		for _, o := range s.others() {
+			if path.Base(o) == ref {
+				return "", refuse(errInvalid, "%s would be a list of this node: write %[1]s@%s for that of another", ref, hostOf(o))
 			}
 		}
 		return "", refuse(errInvalid, "list %s is of this node itself", iri)

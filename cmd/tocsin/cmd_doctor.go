@@ -214,6 +214,9 @@ func (d *doctor) node(ctx context.Context, c *client) {
 	}
 	d.say("node", "ok", "", "it runs, with %d statements", s.GetStatements())
 	for _, w := range s.GetWarnings() {
+		if slices.Contains(d.conf.federationWarnings(), w) {
+			continue // told by the configuration
+		}
 		d.say("node", "warning", "", "%s", w)
 	}
 }
@@ -238,17 +241,7 @@ func (d *doctor) lists(ctx context.Context, n *node) {
 func (d *doctor) origins(lists []whose, followed func(list string) bool) {
 	if foreign := d.conf.elsewhere(lists, followed); len(foreign) > 0 {
 		d.say("lists", "failed", "if node.origin was changed, put it back; "+originRemedy,
-			"%s of another origin than %s, as %s: they are another node's, match nothing unless they are heeded, and cannot be changed here", plural(uint64(len(foreign)), "list"), d.conf.Node.Origin, foreign[0])
-		return
-	}
-	others := 0
-	for _, l := range lists {
-		if followed(l.list) {
-			others++
-		}
-	}
-	if others > 0 {
-		d.say("lists", "ok", "", "%s of this node, %d of others", plural(uint64(len(lists)-others), "list"), others)
+			"%s of another origin than %s, as %s: they act no more, and cannot be changed", plural(uint64(len(foreign)), "list"), d.conf.Node.Origin, foreign[0])
 		return
 	}
 	others := 0

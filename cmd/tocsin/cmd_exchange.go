@@ -300,7 +300,7 @@ func (a *app) tellWhose(ctx context.Context, n *node, list string) error {
 		return err
 	}
 	if l := answer.GetList(); !l.GetOwn() && l.GetAudience() != pb.Audience_AUDIENCE_PUBLIC {
-		a.warn("list %s is %s's, for its %s alone: do not pass it on", handle(l.GetName(), l.GetId()), hostOf(l.GetId()), word(l.GetAudience()))
+		a.warn("list %s is %s's, for its %s alone: do not pass it on", handle(l.GetId()), hostOf(l.GetId()), word(l.GetAudience()))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"path"
 	"strings"
 	"time"
 
@@ -37,14 +38,14 @@ func describeFollow(f *pb.Follow) followLine {
 	}
 }
 
-// handle is how people write a list of another node: NAME@HOST if that is what its
-// address comes to, else the address.
-func handle(name, iri string) string {
+// handle is how people write a list of another node: NAME@HOST if it can be, else
+// its address. A list's title may be anything, so it has no say.
+func handle(iri string) string {
 	u, err := url.Parse(iri)
-	if err != nil || name == "" || hashlist.CheckName(name) != nil {
+	if err != nil || hashlist.CheckName(path.Base(u.Path)) != nil {
 		return iri
 	}
-	return name + "@" + u.Host
+	return path.Base(u.Path) + "@" + u.Host
 }
 
 // hostOf is the host of an address, with its port.
@@ -122,7 +123,7 @@ func (a *app) printFollow(ctx context.Context, n *node, f *pb.Follow) error {
 	if a.json {
 		return a.line(l)
 	}
-	name := handle(l.Name, l.List)
+	name := handle(l.List)
 	var text string
 	switch f.GetState() {
 	case pb.FollowState_FOLLOW_STATE_ASKED:
@@ -197,7 +198,7 @@ func (a *app) follows(cmd *cobra.Command, c *client) error {
 				}
 				continue
 			}
-			rows = append(rows, []string{handle(l.Name, l.List), l.State, l.Most, fmt.Sprintf("%d/%d", l.Position, l.HeadSize), ago(f.GetChecked().AsTime(), f.Checked == nil), l.Trouble})
+			rows = append(rows, []string{handle(l.List), l.State, l.Most, fmt.Sprintf("%d/%d", l.Position, l.HeadSize), ago(f.GetChecked().AsTime(), f.Checked == nil), l.Trouble})
 		}
 		switch {
 		case a.json:

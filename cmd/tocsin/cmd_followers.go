@@ -249,7 +249,7 @@ signed head is shown too: whoever has the same head has the same list.`,
 				}
 				head = l.Head
 				rows = append(rows, []string{
-					l.Name, "@" + handle(l.Name, l.List), l.Audience, fmt.Sprint(l.Size), fmt.Sprint(l.Followers), fmt.Sprint(l.Waiting), fmt.Sprint(l.Behind),
+					l.Name, "@" + handle(l.List), l.Audience, fmt.Sprint(l.Size), fmt.Sprint(l.Followers), fmt.Sprint(l.Waiting), fmt.Sprint(l.Behind),
 				})
 			}
 			switch {

@@ -216,7 +216,7 @@ func (c *config) tellElsewhere(ctx context.Context, log *slog.Logger, lists *has
 		all = append(all, whose{l.ID, l.Issuer})
 	}
 	if foreign := c.elsewhere(all, followed(follows)); len(foreign) > 0 {
-		log.Warn("the log has lists of another origin than node.origin: they act, but can no longer be changed; "+originRemedy,
+		log.Warn("the log has lists of another origin than node.origin: they act no more, and cannot be changed; "+originRemedy,
 			"origin", c.Node.Origin, "lists", len(foreign), "first", foreign[0])
 	}
 	return nil

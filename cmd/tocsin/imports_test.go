@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 }
 
 // testsMayImport is what the test files of a package may import beyond
-// mayImport. What needs a database is tested on a real one, not on a stand-in for it.
+// mayImport. What rests on a database is tested on a real one, not on a stand-in for it.
 var testsMayImport = map[string][]string{
 	"federation": {"store"},
 	"server":     {"store"},

@@ -4,10 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,9 +21,11 @@ import (
 // TestScripts runs the files of testdata/script, each of which is a session at a
 // terminal in a directory of its own. Beside the commands of testscript they
 // have: serve, which runs the node of ./data on free ports and sets GRPC and
-// HTTP to where; stop and kill, which end it; field NAME KEY, which sets a
-// variable to a field of the JSON that was printed last; upload STATUS FILE,
-// which gives a file to the hook with $TOKEN.
+// HTTP to where; stop and kill, which end it; all three with @DIR for the node of
+// another directory; port NAME, which sets a variable to a port that is free; field NAME
+// KEY, which sets a variable to a field of the JSON that was printed last; upload
+// STATUS FILE, which gives a file to the hook with $TOKEN; await REGEXP COMMAND...,
+// which runs a command of tocsin until what it prints matches.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -36,6 +40,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve": scriptServe, "stop": scriptStop, "kill": scriptStop, "field": scriptField, "upload": scriptUpload,
+			"port": scriptPort, "await": scriptAwait,
 		},
 	})
 }
@@ -49,12 +54,13 @@ func init() { running <- map[string]*daemon{} }
 func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	self, err := os.Executable()
 	ts.Check(err)
+	name, args := scriptNode(args)
 	work := ts.MkAbs(".")
-	cmd := &exec.Cmd{Path: self, Args: append([]string{"tocsin"}, serveArgs("./data", args...)...), Dir: work, Env: os.Environ()}
+	cmd := &exec.Cmd{Path: self, Args: append([]string{"tocsin"}, serveArgs("./"+name, args...)...), Dir: work, Env: os.Environ()}
 	if v := ts.Getenv("TOCSIN_HOOK__PICTRS__UNDECODABLE"); v != "" { // of what a script sets, what matters to a node
 		cmd.Env = append(cmd.Env, "TOCSIN_HOOK__PICTRS__UNDECODABLE="+v)
 	}
-	d, lines, err := launch(filepath.Join(work, "data"), cmd)
+	d, lines, err := launch(filepath.Join(work, name), cmd)
 	ts.Check(err)
 	ts.Defer(d.kill)
 	select {
@@ -77,15 +83,81 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Setenv("GRPC", d.GRPC)
 	ts.Setenv("HTTP", d.HTTP)
 	all := <-running
-	all[work] = d
+	all[d.dir] = d
 	running <- all
 }
 
+// scriptNode takes the directory of the node from the arguments of a command.
+func scriptNode(args []string) (name string, rest []string) {
+	if len(args) > 0 {
+		if name, ok := strings.CutPrefix(args[0], "@"); ok {
+			return name, args[1:]
+		}
+	}
+	return "data", args
+}
+
+func scriptPort(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: port VARIABLE")
+	}
+	ts.Setenv(args[0], freePort(ts.Fatalf))
+}
+
+// ports are those that freePort gave out. They are free again as soon as they are known, so
+// the kernel could give one twice.
+var ports = make(chan map[string]bool, 1)
+
+func init() { ports <- map[string]bool{} }
+
+// freePort is a port on which nothing listens, for a node that must know its
+// address before it has one.
+func freePort(fatalf func(string, ...any)) string {
+	given := <-ports
+	defer func() { ports <- given }()
+	for {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			fatalf("%v", err)
+		}
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		l.Close()
+		if !given[port] {
+			given[port] = true
+			return port
+		}
+	}
+}
+
+func scriptAwait(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) < 2 || neg {
+		ts.Fatalf("usage: await REGEXP COMMAND...")
+	}
+	want, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	deadline := time.After(waitTime)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := ts.Exec("tocsin", args[1:]...)
+		out := ts.ReadFile("stdout")
+		if want.MatchString(out) {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("await: after %v tocsin %v still printed (%v):\n%s%s", waitTime, args[1:], err, out, ts.ReadFile("stderr"))
+		}
+	}
+}
+
 func scriptStop(ts *testscript.TestScript, neg bool, args []string) {
-	work := ts.MkAbs(".")
+	name, args := scriptNode(args)
+	dir := ts.MkAbs(name)
 	all := <-running
-	d := all[work]
-	delete(all, work)
+	d := all[dir]
+	delete(all, dir)
 	running <- all
 	if d == nil {
 		ts.Fatalf("no node is running")
