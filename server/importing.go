@@ -37,7 +37,8 @@ type importer struct {
 	cancel context.CancelCauseFunc
 	model  hashlist.Statement // what all its statements share
 	strict bool
-	dry    bool
+	dry    bool // nothing is listed
+	draft  bool // so is what is drafted; then dry is set too
 
 	// The handler's own.
 	batch    []exchange.Row
@@ -58,6 +59,7 @@ type importer struct {
 	mu      sync.Mutex // guards what follows
 	listed  uint64
 	skipped uint64
+	drafts  [][]byte // not yet sent
 }
 
 // Import implements the RPC. Rows are gathered into batches; each is compared
@@ -134,7 +136,7 @@ func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOpt
 	}
 	options.MinQuality = cmp.Or(s.cfg.Policy.MinQuality, -1) // 0 would be the default
 	im := &importer{
-		s: s, stream: stream, strict: o.GetStrict(), dry: o.GetDryRun(),
+		s: s, stream: stream, strict: o.GetStrict(), dry: o.GetDryRun() || o.GetDraft(), draft: o.GetDraft() && !o.GetDryRun(),
 		inBatch: map[hashlist.Hash]struct{}{}, sent: time.Now(), room: make(chan struct{}, importParallel),
 		model: hashlist.Statement{Kind: hashlist.AddHashes, List: list.ID, Reason: o.GetReason()},
 	}
@@ -289,10 +291,21 @@ func (im *importer) list(batch []exchange.Row) error {
 			return err
 		}
 	}
+	var drafts [][]byte
+	if len(fresh) > 0 && im.draft {
+		for _, v := range im.statements(fresh) {
+			draft, err := im.s.draft(v)
+			if err != nil {
+				return err
+			}
+			drafts = append(drafts, draft)
+		}
+	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.skipped += uint64(len(hashes) - len(fresh))
-	if !im.dry {
+	im.drafts = append(im.drafts, drafts...)
+	if !im.dry || im.draft {
 		im.listed += uint64(len(fresh))
 	}
 	return nil
@@ -321,7 +334,10 @@ func (im *importer) statements(rows []exchange.Row) []hashlist.Statement {
 
 // progress reports now and then.
 func (im *importer) progress() error {
-	if im.rows-im.sentRows < progressRows && (im.rows%64 != 0 || time.Since(im.sent) < progressEvery) {
+	im.mu.Lock()
+	drafted := len(im.drafts) > 0 // so that they are not held longer than need be
+	im.mu.Unlock()
+	if !drafted && im.rows-im.sentRows < progressRows && (im.rows%64 != 0 || time.Since(im.sent) < progressEvery) {
 		return nil
 	}
 	return im.report(false)
@@ -333,7 +349,22 @@ func (im *importer) report(done bool) error {
 		Rows: im.rows, Listed: im.listed, Skipped: im.skipped + im.repeated, Refused: im.refused,
 		RefusedRows: im.bad, Done: done, Bytes: im.bytes,
 	}
+	drafts := im.drafts
+	im.drafts = nil
 	im.mu.Unlock()
 	im.bad, im.sent, im.sentRows = nil, time.Now(), im.rows
+	// A message holds what callers take at once.
+	for size := 0; len(drafts) > 0; drafts = drafts[1:] {
+		if size += len(drafts[0]); size > answerBytes && len(m.Drafts) > 0 {
+			size = len(drafts[0])
+			if err := im.stream.Send(&pb.ImportResponse{
+				Rows: m.Rows, Listed: m.Listed, Skipped: m.Skipped, Refused: m.Refused, Bytes: m.Bytes, Drafts: m.Drafts,
+			}); err != nil {
+				return err
+			}
+			m.Drafts = nil
+		}
+		m.Drafts = append(m.Drafts, drafts[0])
+	}
 	return im.stream.Send(m)
 }

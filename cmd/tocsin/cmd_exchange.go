@@ -42,6 +42,10 @@ unless every row is refused. With --strict the import stops at the first of them
 with exit status 1; what was listed before stays. With --json the refused rows,
 up to 10,000 of them, then the sum, are printed.
 
+With --draft nothing is listed: the statements are printed as they are to be signed
+with "tocsin sign", where the issuer's key is kept elsewhere, and everything else is
+told on standard error.
+
 ` + formatsHelp,
 		Example: "  tocsin import hashes.csv --list partner --format pytx",
 	}
@@ -53,6 +57,8 @@ up to 10,000 of them, then the sum, are printed.
 	expires := cmd.Flags().String("expires", "", `when it lapses: a time such as "30d" or "12h", or a date such as 2030-12-31`)
 	strict := cmd.Flags().Bool("strict", false, "stop at the first row that is refused")
 	dryRun := cmd.Flags().Bool("dry-run", false, "read and check everything, list nothing")
+	draft := cmd.Flags().Bool("draft", false, draftUsage)
+	cmd.MarkFlagsMutuallyExclusive("dry-run", "draft")
 	quiet := cmd.Flags().Bool("no-progress", false, "do not tell how far it is")
 	c := a.client(cmd)
 	required(cmd, "list", "format")
@@ -98,7 +104,7 @@ up to 10,000 of them, then the sum, are printed.
 		p := a.progress("importing", total, *quiet)
 		sum, err := a.importFile(cmd.Context(), n, f, p, &pb.ImportOptions{
 			List: *list, Format: *format, Algorithm: *algorithm, Labels: also, Reason: *reason,
-			Strict: *strict, DryRun: *dryRun, Expires: until,
+			Strict: *strict, DryRun: *dryRun, Expires: until, Draft: *draft,
 		})
 		p.end()
 		if sum == nil && cmd.Context().Err() != nil {
@@ -109,6 +115,10 @@ up to 10,000 of them, then the sum, are printed.
 		}
 		if sum.GetDone() && sum.GetRefused() > 0 && sum.GetRefused() == sum.GetRows() && err == nil {
 			err = fmt.Errorf("nothing in %s was accepted: is its format %s? `tocsin import --help` describes the formats", printable(args[0]), *format)
+		}
+		if *draft {
+			a.tellDrafted(sum, err, *list)
+			return err
 		}
 		return errors.Join(a.printImport(sum, err, *list, *dryRun, *strict), err)
 	}
@@ -168,9 +178,16 @@ func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress,
 			return last, plain(err)
 		}
 		last = r
+		if len(r.GetDrafts()) > 0 {
+			p.clear()
+			if err := a.drafted(r.GetDrafts()...); err != nil {
+				cancel()
+				return last, err
+			}
+		}
 		for _, row := range r.GetRefusedRows() {
 			p.clear()
-			if a.json {
+			if a.json && !options.GetDraft() {
 				if err := a.line(struct {
 					Line   uint64 `json:"line"`
 					Reason string `json:"reason"`
@@ -191,6 +208,15 @@ func (a *app) importDone(last *pb.ImportResponse) error {
 		return errors.New("the node ended the import before its end")
 	}
 	return nil
+}
+
+// tellDrafted tells of an import whose statements are to be signed elsewhere.
+func (a *app) tellDrafted(sum *pb.ImportResponse, failed error, list string) {
+	if failed != nil {
+		a.warn("the drafts are not complete: make them again")
+	}
+	a.warn("%s: %s drafted for %s, %d there already, %s refused", plural(sum.GetRows(), "row"), plural(sum.GetListed(), "hash"), list,
+		sum.GetSkipped(), plural(sum.GetRefused(), "row"))
 }
 
 func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dryRun, strict bool) error {

@@ -2328,7 +2328,9 @@ type ImportOptions struct {
 	// Read and check everything, list nothing.
 	DryRun bool `protobuf:"varint,7,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	// When what is imported lapses; absent for never.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
+	// List nothing, and answer with what is to be signed.
+	Draft         bool `protobuf:"varint,9,opt,name=draft,proto3" json:"draft,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2419,6 +2421,13 @@ func (x *ImportOptions) GetExpires() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *ImportOptions) GetDraft() bool {
+	if x != nil {
+		return x.Draft
+	}
+	return false
+}
+
 // ImportResponse tells how far an import is. The counts are totals so far.
 type ImportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2435,7 +2444,10 @@ type ImportResponse struct {
 	// Set in the last message.
 	Done bool `protobuf:"varint,6,opt,name=done,proto3" json:"done,omitempty"`
 	// Bytes of the file worked through.
-	Bytes         uint64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Bytes uint64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// With draft: the statements since the last message as they are to be signed. Their hashes count as
+	// listed.
+	Drafts        [][]byte `protobuf:"bytes,8,rep,name=drafts,proto3" json:"drafts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2517,6 +2529,13 @@ func (x *ImportResponse) GetBytes() uint64 {
 		return x.Bytes
 	}
 	return 0
+}
+
+func (x *ImportResponse) GetDrafts() [][]byte {
+	if x != nil {
+		return x.Drafts
+	}
+	return nil
 }
 
 // RefusedRow is a row that was not imported.
@@ -5654,7 +5673,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Y\n" +
 	"\rImportRequest\x122\n" +
 	"\aoptions\x18\x01 \x01(\v2\x18.tocsin.v1.ImportOptionsR\aoptions\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xf0\x01\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\x86\x02\n" +
 	"\rImportOptions\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12\x1c\n" +
@@ -5663,7 +5682,8 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x16\n" +
 	"\x06strict\x18\x06 \x01(\bR\x06strict\x12\x17\n" +
 	"\adry_run\x18\a \x01(\bR\x06dryRun\x124\n" +
-	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xd4\x01\n" +
+	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
+	"\x05draft\x18\t \x01(\bR\x05draft\"\xec\x01\n" +
 	"\x0eImportResponse\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x16\n" +
 	"\x06listed\x18\x02 \x01(\x04R\x06listed\x12\x18\n" +
@@ -5671,7 +5691,8 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\arefused\x18\x04 \x01(\x04R\arefused\x128\n" +
 	"\frefused_rows\x18\x05 \x03(\v2\x15.tocsin.v1.RefusedRowR\vrefusedRows\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x14\n" +
-	"\x05bytes\x18\a \x01(\x04R\x05bytes\"8\n" +
+	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x16\n" +
+	"\x06drafts\x18\b \x03(\fR\x06drafts\"8\n" +
 	"\n" +
 	"RefusedRow\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x04R\x04line\x12\x16\n" +

@@ -236,7 +236,7 @@ const (
 // for the rest.
 //
 // Where the key of the node's issuer is kept elsewhere, nothing can be signed here, and what
-// would be is FAILED_PRECONDITION. Then CreateList, RemoveList, Submit and Retract are called with
+// would be is FAILED_PRECONDITION. Then CreateList, RemoveList, Submit, Retract and Import are called with
 // draft set: they check everything, change nothing, and answer with the statements as they are to be
 // signed. Publish takes them back.
 type ListServiceClient interface {
@@ -424,7 +424,7 @@ func (c *listServiceClient) Publish(ctx context.Context, in *PublishRequest, opt
 // for the rest.
 //
 // Where the key of the node's issuer is kept elsewhere, nothing can be signed here, and what
-// would be is FAILED_PRECONDITION. Then CreateList, RemoveList, Submit and Retract are called with
+// would be is FAILED_PRECONDITION. Then CreateList, RemoveList, Submit, Retract and Import are called with
 // draft set: they check everything, change nothing, and answer with the statements as they are to be
 // signed. Publish takes them back.
 type ListServiceServer interface {
