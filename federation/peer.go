@@ -83,7 +83,19 @@ type Key struct {
 
 // Peers keeps what a node has agreed with others. Methods may be called
 // concurrently. What is saved is durable when the method returns, but for
-// SavePositions, whose loss costs a repetition and nothing else.
+// SavePositions, whose loss costs a repetition and nothing else. After an error
+// it may or may not have been saved: saving it again settles it, and for leaves,
+// asking how many there are.
+//
+// What cannot be right is refused, and nothing changes: a list or issuer that is
+// no hashlist.Origin, another address that is empty, longer than hashlist.MaxIRI
+// or has blanks, text that is not UTF-8 or has a NUL, counts of 2^63 and more, an
+// unknown state or verdict, a missing Asked or Seen, a time in the first
+// microsecond of 1970 or before it or behind 9999, a Method that does not fit its
+// Issuer and Public. Who takes such values from strangers sees to it that none
+// of them keeps the rest of what that stranger said, a revocation say, from being
+// saved. Empty Actor and Head come back as nil. Reading fails as a whole if any
+// of what is asked for is damaged.
 //
 // Whoever can write to its storage can make this node follow lists, serve its
 // lists to strangers, and take keys for an issuer's that are not.
@@ -92,10 +104,10 @@ type Peers interface {
 	SaveFollow(context.Context, Follow) error  // a new one, or in the place of the one of the same List
 
 	// Leaves returns the hashes of the leaves of a followed list's Merkle tree
-	// from place from on, as AppendLeaves was given them.
+	// from place from on, as AppendLeaves was given them; none if there are no more.
 	Leaves(ctx context.Context, list string, from uint64) ([][32]byte, error)
-	// AppendLeaves adds leaves at place at, which must be how many there are. at
-	// smaller than that is an error, and nothing changes.
+	// AppendLeaves adds leaves at place at, all or none. If at is not how many
+	// there are, that is an error, and nothing changes.
 	AppendLeaves(ctx context.Context, list string, at uint64, leaves [][32]byte) error
 	// DropLeaves removes all leaves of a list, so that it can be followed anew.
 	DropLeaves(ctx context.Context, list string) error

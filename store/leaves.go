@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 )
 
@@ -97,10 +96,7 @@ func (db *DB) appendLeaves(ctx context.Context, list string, at uint64, leaves [
 		return err
 	}
 	defer insert.Close()
-	place, hashes := last.place, last.hashes
-	if len(hashes) >= runLeaves*leafSize {
-		place, hashes = last.end(), nil
-	}
+	place, hashes := last.place, last.hashes // to be filled up, or written again as it is
 	for len(leaves) > 0 {
 		for len(leaves) > 0 && len(hashes) < runLeaves*leafSize {
 			hashes = append(hashes, leaves[0][:]...)
@@ -183,7 +179,7 @@ func (r *run) scan(ctx context.Context, rows *sql.Rows) error {
 	case rowSum(r.list, place, []byte(hashes)) != sum:
 		return fmt.Errorf("leaves of %.80q from place %d are damaged, their checksum is wrong: %s", r.list, place, damaged)
 	case place < 0 || place > maxPlace || len(hashes) == 0 || len(hashes)%leafSize != 0:
-		return errors.New(damaged)
+		return fmt.Errorf("leaves of %.80q from place %d are damaged, they are not whole: %s", r.list, place, damaged)
 	}
 	return nil
 }

@@ -154,6 +154,39 @@ func TestPeersChangedRows(t *testing.T) {
 	}
 }
 
+// A row of another program's, or of one with other rules, is not taken over
+// because its sum fits.
+func TestPeersFittingSums(t *testing.T) {
+	k := key(issuerA, 1)
+	for name, c := range map[string]struct {
+		insert string
+		values []any
+	}{
+		"inbox":  {"peers (inbox, failing, failures, retired, trouble, sum)", []any{"a\nb", int64(0), int64(0), int64(0), ""}},
+		"issuer": {"keys (issuer, method, public, seen, expires, revoked, sum)", []any{issuerB, k.Method, []byte(k.Public), int64(1), int64(0), int64(0)}},
+		"key":    {"keys (issuer, method, public, seen, expires, revoked, sum)", []any{issuerA, k.Method, make([]byte, 31), int64(1), int64(0), int64(0)}},
+		"unseen": {"keys (issuer, method, public, seen, expires, revoked, sum)", []any{issuerA, k.Method, []byte(k.Public), int64(0), int64(0), int64(0)}},
+		"state":  {"followers (list, actor, inbox, follow, state, asked, decided, told, position, sum)", []any{listA, "a", "a", "a", int64(5), int64(1), int64(0), int64(0), int64(0)}},
+		"leaves": {"leaves (list, place, hashes, sum)", []any{listA, int64(0), make([]byte, 33)}},
+		"place":  {"leaves (list, place, hashes, sum)", []any{listA, int64(-1), make([]byte, 32)}},
+		"none":   {"leaves (list, place, hashes, sum)", []any{listA, int64(0), []byte{}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, _ := createSQLite(t)
+			var places []string
+			for i := range len(c.values) + 1 {
+				places = append(places, fmt.Sprintf("$%d", i+1))
+			}
+			if _, err := db.Writer().Exec("INSERT INTO "+c.insert+" VALUES ("+strings.Join(places, ", ")+")", append(c.values, store.RowSum(c.values...))...); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Check(t.Context()); err == nil || !strings.Contains(err.Error(), "restore a backup") || strings.Contains(err.Error(), "checksum") {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // Types are SQLite's to keep: a row of the wrong ones does not even get in.
 func TestPeersStrict(t *testing.T) {
 	db, _ := createSQLite(t)
@@ -214,7 +247,7 @@ func FuzzOpenPeers(f *testing.F) {
 			}
 		}
 	}
-	for page := 4096; page < len(good); page += 4096 {
+	for page := 4096; page < len(good); page += 3 * 4096 {
 		f.Add(uint32(page+3), []byte{0, 1})
 		f.Add(uint32(page+8), []byte{0xff})
 	}
@@ -272,9 +305,6 @@ func FuzzOpenPeers(f *testing.F) {
 					}
 				}
 			}
-		}
-		if db.Check(t.Context()) == nil { // then it can be written to
-			saveKept(t, db, full())
 		}
 		db.SavePositions(t.Context(), full().Followers)
 		db.AppendLeaves(t.Context(), listA, 250, make([][32]byte, 2))
