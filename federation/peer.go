@@ -87,9 +87,9 @@ type Key struct {
 // it may or may not have been saved: saving it again settles it, and for leaves,
 // asking how many there are.
 //
-// What cannot be right is refused, and nothing changes: a list or issuer that is
-// no hashlist.Origin, another address that is empty, longer than hashlist.MaxIRI
-// or has blanks, text that is not UTF-8 or has a NUL, counts of 2^63 and more, an
+// What cannot be right is refused, and nothing changes: a list or issuer that
+// hashlist.Origin refuses, another address that is empty, longer than
+// hashlist.MaxIRI or has blanks, text that is not UTF-8 or has a NUL, counts of 2^63 and more, an
 // unknown state or verdict, a missing Asked or Seen, a time in the first
 // microsecond of 1970 or before it or behind 9999, a Method that does not fit its
 // Issuer and Public. Who takes such values from strangers sees to it that none
