@@ -242,37 +242,61 @@ func (f *fetcher) locate(address string) (*url.URL, error) {
 func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && a.Host == b.Host }
 
 // topMember returns the value of a name in one JSON object, nil if it is not
-// there. It reads each byte once and builds nothing, so it may look at documents of any
-// size. Whoever reads the whole must check the whole: of other names it sees nothing.
+// there. It builds nothing, so it may look at documents of any size. Whoever reads
+// the whole must check the whole: of other names it sees nothing.
 func topMember(raw []byte, name string) (json.RawMessage, error) {
-	d := json.NewDecoder(bytes.NewReader(raw))
-	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+	if !json.Valid(raw) {
+		return nil, errors.New("document is not one JSON document")
+	}
+	if bytes.TrimSpace(raw)[0] != '{' {
 		return nil, errors.New("document is not a JSON object")
 	}
 	var found json.RawMessage
-	for d.More() {
-		t, err := d.Token()
-		if err != nil {
-			return nil, errors.New("document is not JSON")
-		}
-		var value json.RawMessage
-		if err := d.Decode(&value); err != nil {
-			return nil, errors.New("document is not JSON")
-		}
-		if t == name {
-			if found != nil {
-				return nil, fmt.Errorf("document has %s twice", name)
+	depth, start := 0, -1 // start is where the value begins while it is passed
+	inName, wanted := false, false
+	for i := 0; i < len(raw); i++ {
+		switch raw[i] {
+		case '"':
+			end := i + 1
+			for ; raw[end] != '"'; end++ {
+				if raw[end] == '\\' {
+					end++
+				}
 			}
-			found = value
+			if inName && depth == 1 {
+				inName, wanted = false, isString(raw[i:end+1], name)
+			}
+			i = end
+		case '{', '[':
+			depth++
+			inName = depth == 1
+		case ':':
+			if wanted && depth == 1 {
+				if found != nil {
+					return nil, fmt.Errorf("document has %s twice", name)
+				}
+				start, wanted = i+1, false
+			}
+		case ',', '}', ']':
+			if raw[i] != ',' {
+				depth--
+			}
+			if start >= 0 && (raw[i] == ',' && depth == 1 || depth == 0) {
+				found, start = bytes.TrimSpace(raw[start:i]), -1
+			}
+			inName = raw[i] == ',' && depth == 1
 		}
-	}
-	if _, err := d.Token(); err != nil {
-		return nil, errors.New("document is not JSON")
-	}
-	if _, err := d.Token(); err != io.EOF {
-		return nil, errors.New("document does not end where its JSON ends")
 	}
 	return found, nil
+}
+
+// isString reports whether a JSON string stands for text.
+func isString(quoted []byte, text string) bool {
+	if bytes.IndexByte(quoted, '\\') < 0 {
+		return string(quoted[1:len(quoted)-1]) == text
+	}
+	var s string
+	return json.Unmarshal(quoted, &s) == nil && s == text
 }
 
 // retryAfter reads the header of that name (RFC 9110, section 10.2.3).

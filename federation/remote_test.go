@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"maps"
 	"math/big"
-	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -307,87 +306,6 @@ func TestCapturedActors(t *testing.T) {
 		if k := a.publicKey(want.key); a.ID != want.id || k == nil || k.N.BitLen() != want.bits || len(a.Methods) != want.proofs {
 			t.Errorf("%s: %+v", name, a)
 		}
-	}
-}
-
-// TestKey walks from the id of a key to its owner, on servers that are honest and on others.
-func TestKey(t *testing.T) {
-	pemText, other := spki(t, requestKey().Public()), "https://b.example"
-	n := newInternet(t, func(n *internet, w http.ResponseWriter, r *http.Request) {
-		a := n.origin("a.example")
-		self := "https://" + r.Host + r.URL.Path
-		actor := func(id, keyID, owner string) {
-			activityJSON(w, `{"id":%q,"type":"Person","inbox":"%s/inbox","publicKey":{"id":%q,"owner":%q,"publicKeyPem":%q}}`, id, id, keyID, owner, pemText)
-		}
-		switch r.URL.Path {
-		case "/alice":
-			actor(self, self+"#main-key", self)
-		case "/gts":
-			actor(self, self+"/main-key", self)
-		case "/gts/main-key": // a stub that has the actor's id
-			activityJSON(w, `{"id":%q,"publicKey":{"id":%q,"owner":%q,"publicKeyPem":%q},"type":"Person"}`, a+"/gts", self, a+"/gts", pemText)
-		case "/bob":
-			actor(self, a+"/keys/bob", self)
-		case "/keys/bob": // a document of its own, without the key itself: what counts is the actor's
-			activityJSON(w, `{"id":%q,"type":"Key","owner":"%s/bob"}`, self, a)
-		case "/keys/stub":
-			activityJSON(w, `{"id":%q,"publicKey":{"id":%q,"owner":"%s/stubbed"}}`, self, self, a)
-		case "/stubbed":
-			actor(self, a+"/keys/stub", self)
-		case "/keys/stolen": // names an actor that does not list it
-			activityJSON(w, `{"id":%q,"owner":"%s/bob","publicKeyPem":%q}`, self, a, pemText)
-		case "/keys/abroad":
-			activityJSON(w, `{"id":%q,"owner":"%s/bob","publicKeyPem":%q}`, self, other, pemText)
-		case "/keys/nobody":
-			activityJSON(w, `{"id":%q,"publicKeyPem":%q}`, self, pemText)
-		case "/keys/chain":
-			activityJSON(w, `{"id":%q,"owner":"%s/keys/bob"}`, self, a)
-		case "/foreign":
-			actor(self, self+"#main-key", other+"/bob")
-		case "/gone":
-			w.WriteHeader(http.StatusGone)
-		case "/moved":
-			http.Redirect(w, r, other+"/bob", http.StatusFound)
-		default:
-			http.NotFound(w, r)
-		}
-	})
-	a := n.origin("a.example")
-	for _, c := range []struct {
-		key, owner, says string
-		asks             int
-	}{
-		{"/alice#main-key", "/alice", "", 1}, {"/gts/main-key", "/gts", "", 2}, {"/keys/bob", "/bob", "", 2}, {"/keys/stub", "/stubbed", "", 2},
-		{"/alice#other-key", "", "does not list the key", 1}, {"/alice", "", "does not list the key", 1},
-		{"/keys/stolen", "", "does not list the key", 2}, {"/keys/abroad", "", "on another server", 1},
-		{"/keys/nobody", "", "actor", 1}, {"/keys/chain", "", "actor", 2},
-		{"/foreign#main-key", "", "is owned by", 1}, {"/gone#main-key", "", "410", 1}, {"/moved#main-key", "", "another server", 1},
-	} {
-		t.Run(c.key, func(t *testing.T) {
-			n.requests()
-			actor, key, err := n.fetcher.key(t.Context(), a+c.key)
-			if asked := n.requests(); len(asked) != c.asks {
-				t.Errorf("asked for %v", asked)
-			}
-			if c.says != "" {
-				if err == nil || !strings.Contains(err.Error(), c.says) {
-					t.Errorf("%+v, %v, want an error that says %q", actor, err, c.says)
-				}
-				return
-			}
-			if err != nil || actor.ID != a+c.owner || !requestKey().PublicKey.Equal(key) {
-				t.Errorf("%+v, %v", actor, err)
-			}
-		})
-	}
-	if _, _, err := n.fetcher.key(t.Context(), "did:key:"+w3cPublic); err == nil {
-		t.Error("fetched a did")
-	}
-	if actor, err := n.fetcher.actor(t.Context(), a+"/alice"); err != nil || actor.ID != a+"/alice" {
-		t.Errorf("%+v, %v", actor, err)
-	}
-	if actor, err := n.fetcher.actor(t.Context(), a+"/keys/bob"); err == nil {
-		t.Errorf("a key is the actor %+v", actor)
 	}
 }
 

@@ -2,6 +2,8 @@ package federation
 
 import (
 	"context"
+	"crypto/rsa"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
@@ -192,4 +194,82 @@ func isHandleName(name string) bool {
 		}
 	}
 	return name != "" && len(name) <= maxHandle
+}
+
+// actor fetches and reads an actor. Its ID is of the origin of iri, and is iri
+// unless the server says otherwise.
+func (f *fetcher) actor(ctx context.Context, iri string) (*remoteActor, error) {
+	raw, err := f.document(ctx, iri, maxActor)
+	if err != nil {
+		return nil, err
+	}
+	return readActor(raw)
+}
+
+// key fetches a key that signs requests, with the actor it belongs to. The
+// document at the key's address is the actor, or names it; in the end it is the
+// actor that counts, and must list the key. Key, owner and actor are of one origin.
+//
+// Some servers keep a key document of its own beside the actor (GoToSocial's
+// .../main-key), which they show when they would not show the actor to a stranger.
+func (f *fetcher) key(ctx context.Context, keyID string) (*remoteActor, *rsa.PublicKey, error) {
+	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	defer cancel()
+	if _, err := hashlist.Origin(keyID); err != nil {
+		return nil, nil, fmt.Errorf("key: %w", err)
+	}
+	raw, err := f.document(ctx, keyID, maxActor)
+	if err != nil {
+		return nil, nil, fmt.Errorf("key %.200q: %w", keyID, err)
+	}
+	if owner := keyOwner(raw, keyID); owner != "" {
+		if !ofOneOrigin(owner, keyID) {
+			return nil, nil, fmt.Errorf("key %.200q belongs to %.200q, on another server", keyID, owner)
+		}
+		if raw, err = f.document(ctx, owner, maxActor); err != nil {
+			return nil, nil, fmt.Errorf("owner of the key %.200q: %w", keyID, err)
+		}
+	}
+	a, err := readActor(raw)
+	if err != nil {
+		return nil, nil, fmt.Errorf("owner of the key %.200q: %w", keyID, err)
+	}
+	k := a.publicKey(keyID)
+	if k == nil {
+		return nil, nil, fmt.Errorf("actor %.200q does not list the key %.200q, or not as an RSA key of 2048 to 8192 bits", a.ID, keyID)
+	}
+	return a, k, nil
+}
+
+// keyOwner returns whom the document of a key names as its owner; "" if the document
+// is an actor itself.
+func keyOwner(raw []byte, keyID string) string {
+	document, err := canonical(raw)
+	if err != nil {
+		return "" // readActor says what is wrong with it
+	}
+	o := newObject(document)
+	o.dropNulls()
+	if o.has("inbox") {
+		return ""
+	}
+	for _, v := range append([]json.RawMessage{document}, o.several("publicKey", maxPublicKeys)...) {
+		if v[0] != '{' {
+			continue
+		}
+		k := newObject(v)
+		if owner := k.loose("owner"); owner != "" && k.loose("id") == keyID {
+			return owner
+		}
+	}
+	return ""
+}
+
+func ofOneOrigin(a, b string) bool {
+	x, err := hashlist.Origin(a)
+	if err != nil {
+		return false
+	}
+	y, err := hashlist.Origin(b)
+	return err == nil && x == y
 }
