@@ -128,6 +128,10 @@ func TestKey(t *testing.T) {
 			activityJSON(w, `{"id":%q,"publicKey":{"id":%q,"owner":"%s/stubbed"}}`, self, self, a)
 		case "/stubbed":
 			actor(self, a+"/keys/stub", self)
+		case "/keys/two": // shows two keys, of two owners
+			activityJSON(w, `{"id":%q,"publicKey":[{"id":"%s/keys/stub","owner":"%s/stubbed"},{"id":%q,"owner":"%s/second"}]}`, self, a, a, self, a)
+		case "/second":
+			actor(self, a+"/keys/two", self)
 		case "/keys/stolen": // names an actor that does not list it
 			activityJSON(w, `{"id":%q,"owner":"%s/bob","publicKeyPem":%q}`, self, a, pemText)
 		case "/keys/abroad":
@@ -152,6 +156,7 @@ func TestKey(t *testing.T) {
 		asks             int
 	}{
 		{"/alice#main-key", "/alice", "", 1}, {"/gts/main-key", "/gts", "", 2}, {"/keys/bob", "/bob", "", 2}, {"/keys/stub", "/stubbed", "", 2},
+		{"/keys/two", "/second", "", 2},
 		{"/alice#other-key", "", "does not list the key", 1}, {"/alice", "", "does not list the key", 1},
 		{"/keys/stolen", "", "does not list the key", 2}, {"/keys/abroad", "", "on another server", 1},
 		{"/keys/nobody", "", "actor", 1}, {"/keys/chain", "", "actor", 2},
