@@ -92,7 +92,13 @@ func (n *node) start(l net.Listener) {
 	if n.Node, err = federation.New(context.Background(), n.config); err != nil {
 		t.Fatal(err)
 	}
-	web := &http.Server{Handler: n.Handler(), ReadHeaderTimeout: 5 * time.Second}
+	handler := n.Handler()
+	var handling sync.WaitGroup
+	web := &http.Server{ReadHeaderTimeout: 5 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handling.Add(1)
+		defer handling.Done()
+		handler.ServeHTTP(w, r)
+	})}
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { web.Serve(l) })
@@ -107,6 +113,7 @@ func (n *node) start(l net.Listener) {
 			web.Close()
 			cancel()
 			wg.Wait()
+			handling.Wait() // they log to a test that must not have ended
 			lists.Close()
 			if err := n.db.Close(); err != nil {
 				t.Errorf("close: %v", err)
@@ -137,6 +144,7 @@ type logWriter struct {
 }
 
 func (w logWriter) Write(b []byte) (int, error) {
+	noteLog(b)
 	w.t.Logf("%s: %s", w.name, bytes.TrimSpace(b))
 	return len(b), nil
 }
@@ -214,6 +222,7 @@ func pdq(t testing.TB, n int) hashlist.Hash {
 	if err != nil {
 		t.Fatal(err)
 	}
+	noteHash(h)
 	return h
 }
 
