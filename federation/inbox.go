@@ -44,7 +44,7 @@ func (n *Node) receive(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusAccepted)
 		return
 	}
-	who, err := n.authenticate(r, body)
+	who, err := n.authenticateOnce(r, body)
 	if err != nil {
 		n.refuse(w, r, http.StatusUnauthorized, err)
 		return

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -72,7 +73,8 @@ type Node struct {
 	signers    *lru.Cache[string, peerKey]       // by key id
 	fetching   singleflight.Group                // of key ids and actors
 	fetches    *semaphore.Weighted               // on behalf of strangers, at once
-	replays    *lru.Cache[[32]byte, time.Time]   // signatures of requests that were accepted
+	replays    *lru.Cache[[32]byte, time.Time]   // signatures of requests that were accepted, with when they were made
+	forgotten  atomic.Int64                      // Unix seconds: replays has all signatures that were made then or later, and are not too old anyway
 	paces      *lru.Cache[string, *rate.Limiter] // by origin
 	heard      *lru.Cache[string, time.Time]     // by origin: the last signed request
 	inProgress *semaphore.Weighted               // requests that are being worked on
@@ -117,10 +119,15 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		cfg: cfg, log: cfg.Log, host: u.Host,
 		fetches: semaphore.NewWeighted(maxFetches), inProgress: semaphore.NewWeighted(maxRequests),
 		schemes: cacheOf[string, scheme](maxOrigins), signers: cacheOf[string, peerKey](maxSigners),
-		replays: cacheOf[[32]byte, time.Time](maxReplays), paces: cacheOf[string, *rate.Limiter](maxOrigins),
+		paces: cacheOf[string, *rate.Limiter](maxOrigins),
 		heard: cacheOf[string, time.Time](maxOrigins), bodies: cacheOf[push, pushed](64),
 		follows: map[string]*subscription{}, followers: map[string]map[string]*Follower{}, outlets: map[string]*outlet{},
 		keys: map[string][]Key{}, sequences: map[string]*sequence{}, dirty: map[string]map[string]bool{},
+	}
+	// What came before the start is remembered by nobody, so signatures from before it are not believed.
+	n.forgotten.Store(n.now().Unix())
+	if n.replays, err = lru.NewWithEvict(maxReplays, n.forget); err != nil {
+		return nil, err
 	}
 	n.client = &http.Client{Transport: cfg.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if cfg.Transport == nil {

@@ -128,22 +128,59 @@ func outside(address string) bool {
 // What becomes of a request that is not believed. The text goes back to who sent it.
 var (
 	errReplay   = errors.New("this signature was seen before")
+	errOld      = errors.New("this signature is older than what this node remembers: sign again")
 	errBusy     = errors.New("too many requests at once: try again later")
 	errTooOften = errors.New("too many requests of your server: try again later")
 )
 
 // authenticate returns who signed a request. body is nil for a request without one.
 func (n *Node) authenticate(r *http.Request, body []byte) (*remoteActor, error) {
-	sig, err := readSignature(r)
+	who, _, err := n.authenticateSigned(r, body)
+	return who, err
+}
+
+// authenticateOnce does the same for a request that changes something, and refuses it if it came before.
+func (n *Node) authenticateOnce(r *http.Request, body []byte) (*remoteActor, error) {
+	who, sig, err := n.authenticateSigned(r, body)
 	if err != nil {
 		return nil, err
 	}
+	if sig.Created.Unix() < n.forgotten.Load() {
+		return nil, errOld
+	}
+	made := sig.Created
+	if now := n.now(); made.After(now) {
+		made = now // who dates ahead must not make this node refuse what others sign now
+	}
+	if seen, _ := n.replays.ContainsOrAdd(sig.replayKey(), made); seen {
+		return nil, errReplay
+	}
+	return who, nil
+}
+
+// forget notes that a signature is remembered no more: what is as old is not believed
+// from then on. Otherwise whoever sends enough could have this node forget what
+// others sent, and send that again.
+func (n *Node) forget(_ [32]byte, made time.Time) {
+	for {
+		was := n.forgotten.Load()
+		if was > made.Unix() || n.forgotten.CompareAndSwap(was, made.Unix()+1) {
+			return
+		}
+	}
+}
+
+func (n *Node) authenticateSigned(r *http.Request, body []byte) (*remoteActor, *requestSignature, error) {
+	sig, err := readSignature(r)
+	if err != nil {
+		return nil, nil, err
+	}
 	origin, err := hashlist.Origin(withoutFragment(sig.KeyID))
 	if err != nil {
-		return nil, fmt.Errorf("key of the signature: %w", err)
+		return nil, nil, fmt.Errorf("key of the signature: %w", err)
 	}
 	if origin == n.cfg.Origin {
-		return nil, errors.New("this node does not write to itself")
+		return nil, nil, errors.New("this node does not write to itself")
 	}
 	pace, ok := n.paces.Get(origin)
 	if !ok {
@@ -151,11 +188,11 @@ func (n *Node) authenticate(r *http.Request, body []byte) (*remoteActor, error) 
 		n.paces.Add(origin, pace)
 	}
 	if !pace.AllowN(time.Now(), 1) {
-		return nil, errTooOften
+		return nil, nil, errTooOften
 	}
 	who, cached, err := n.signer(r.Context(), sig.KeyID, keyAge)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	err = sig.verify(r, body, n.cfg.Origin, who.public, n.now())
 	if err != nil && cached {
@@ -166,15 +203,10 @@ func (n *Node) authenticate(r *http.Request, body []byte) (*remoteActor, error) 
 		}
 	}
 	if err != nil {
-		return nil, err
-	}
-	if body != nil {
-		if seen, _ := n.replays.ContainsOrAdd(sig.replayKey(), n.now()); seen {
-			return nil, errReplay
-		}
+		return nil, nil, err
 	}
 	n.hear(origin)
-	return who.actor, nil
+	return who.actor, sig, nil
 }
 
 // hear notes that a server is alive, and takes up delivery to it again.
