@@ -157,7 +157,11 @@ already keep their places, so publishing again does no harm.`,
 			defer cancel()
 			answer, err := n.lists.Publish(ctx, &pb.PublishRequest{Signed: batch})
 			if err != nil {
-				return fmt.Errorf("of %s from here on nothing was published: %w", plural(uint64(len(batch)), "statement"), plain(err))
+				before := ""
+				if total > 0 {
+					before = fmt.Sprintf("%s were published; ", plural(total, "statement"))
+				}
+				return fmt.Errorf("%snone of the %s was published: %w", before, plural(uint64(len(batch)), "statement"), plain(err))
 			}
 			batch, size = nil, 0
 			for _, p := range answer.GetPublished() {
