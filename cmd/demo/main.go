@@ -1,5 +1,6 @@
 // Command demo shows the main job of tocsin on real photographs: a node bans
-// one, and refuses its copies, however they were changed, but no other.
+// one, and refuses its copies, however they were changed, but no other. So does another
+// node that follows its list, also for what was banned while it was away.
 //
 //	go run ./cmd/demo -tocsin bin/tocsin
 //
@@ -16,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -52,52 +54,72 @@ func run(ctx context.Context, binary string, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	fmt.Fprintf(out, "One node on SQLite, in %s.\n\n", dir)
-	banned := filepath.Join(dir, "cat.jpg")
-	cat, err := photos.ReadFile("photos/cat.jpg")
+	fmt.Fprintf(out, "One node, A, in %s.\n\n", dir)
+	cat, err := unpack(dir, "cat.jpg")
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(banned, cat, 0o600); err != nil {
-		return err
-	}
-	n, err := start(ctx, binary, filepath.Join(dir, "node"), out)
+	a, err := newNode(ctx, binary, dir, "a", out)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, n.stop()) }()
-	if err := n.run(ctx, "list", "create", "refused", "--summary", "pictures we do not want", "--label", "demo"); err != nil {
+	defer func() { err = errors.Join(err, a.stop()) }()
+	if err := a.serve(ctx); err != nil {
 		return err
 	}
-	if err := n.run(ctx, "ban", "--list", "refused", "--reason", "shown in the demo", banned); err != nil {
+	defer a.conn.Close()
+	if err := a.run(ctx, "list", "create", "refused", "--summary", "pictures we do not want", "--label", "demo"); err != nil {
 		return err
 	}
-	if err := n.connect(ctx); err != nil {
+	if err := a.run(ctx, "ban", "--list", "refused", "--reason", "shown in the demo", filepath.Join(dir, "cat.jpg")); err != nil {
 		return err
 	}
-	defer n.conn.Close()
+	if err := a.makeToken(ctx); err != nil {
+		return err
+	}
+	listed, err := a.listed(ctx)
+	if err != nil {
+		return err
+	}
 
 	pictures, err := copies(cat)
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{"coffee.jpg", "dogs.jpg", "brook.jpg", "mountains.jpg"} {
-		b, err := photos.ReadFile("photos/" + name)
+		b, err := unpack(dir, name)
 		if err != nil {
 			return err
 		}
 		pictures = append(pictures, picture{"another photograph, " + name, b, false})
 	}
-	fmt.Fprintf(out, "\nWhat is uploaded:\n\n%-34s %9s   %-18s %s\n", "", "bytes", "hook of pict-rs", "gRPC LookupMedia")
+	if err := a.showAll(ctx, pictures, listed); err != nil {
+		return err
+	}
+	return follow(ctx, a, pictures, listed)
+}
+
+// unpack returns a photograph and puts it into dir.
+func unpack(dir, name string) ([]byte, error) {
+	b, err := photos.ReadFile("photos/" + name)
+	if err != nil {
+		return nil, err
+	}
+	return b, os.WriteFile(filepath.Join(dir, name), b, 0o600)
+}
+
+// showAll shows what becomes of pictures at a node.
+func (n *node) showAll(ctx context.Context, pictures []picture, listed []string) error {
+	fmt.Fprintf(n.out, "\nWhat is uploaded at %s:\n\n%-34s %9s   %-18s %s\n", strings.ToUpper(n.name), "", "bytes", "hook of pict-rs", "gRPC LookupMedia")
 	var wrong []error
 	for _, p := range pictures {
-		if err := n.show(ctx, p, out); err != nil {
+		if err := n.show(ctx, p, listed); err != nil {
 			wrong = append(wrong, fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
 	if len(wrong) > 0 {
 		return errors.Join(wrong...)
 	}
-	fmt.Fprintf(out, "\nEach copy was refused and each other photograph accepted, by both doors.\n")
+	fmt.Fprintf(n.out, "\nEach copy was refused and each other photograph accepted, by both doors.\n")
 	return nil
 }

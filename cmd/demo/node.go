@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -25,32 +26,47 @@ import (
 
 // node is a tocsin that runs as a process of its own, as it would for an operator.
 type node struct {
+	name        string // stands before what its operator types
 	binary, dir string
+	host        string    // of its origin, with its port
 	out         io.Writer // the transcript
 	process     *exec.Cmd
 	grpc, http  string // addresses
 	token       string
-	hashes      []string // of the statement that bans, to see that no answer of the hook has one
 	conn        *grpc.ClientConn
 }
 
 // stopTime is how long a node may take to end.
 const stopTime = 15 * time.Second
 
-// start makes a node in dir and runs it on ports that are free.
-func start(ctx context.Context, binary, dir string, out io.Writer) (*node, error) {
-	n := &node{binary: binary, dir: dir, out: out}
-	if err := n.run(ctx, "init"); err != nil {
-		return nil, err
-	}
-	args := []string{"serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"}
-	fmt.Fprintf(out, "$ tocsin %s &\n", strings.Join(args, " "))
-	log, err := os.OpenFile(filepath.Join(filepath.Dir(dir), "node.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+// newNode makes a node in a directory below dir. Its address is part of the name of all that
+// it says, so it has to have a port before it runs.
+func newNode(ctx context.Context, binary, dir, name string, out io.Writer) (*node, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
+	host := strings.Replace(l.Addr().String(), "127.0.0.1", "localhost", 1)
+	if err := l.Close(); err != nil {
+		return nil, err
+	}
+	n := &node{name: name, binary: binary, dir: filepath.Join(dir, name), host: host, out: out}
+	return n, n.run(ctx, "init", "--origin", "http://"+host)
+}
+
+// serve runs the node, on ports that are free but for the one that others know.
+func (n *node) serve(ctx context.Context) error {
+	args := []string{
+		"serve", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--federation-listen", n.host,
+		"--set", "federation.loopback=true",
+	}
+	n.prompt(args...)
+	log, err := os.OpenFile(n.dir+".log", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
 	defer log.Close()
-	n.process = exec.CommandContext(ctx, binary, append(args, "--json", "--data", dir)...)
+	n.process = exec.CommandContext(ctx, n.binary, append(args, "--json", "--data", n.dir)...)
 	n.process.Stderr = log
 	n.process.Cancel = func() error { return n.process.Process.Signal(syscall.SIGTERM) }
 	n.process.WaitDelay = stopTime
@@ -58,10 +74,10 @@ func start(ctx context.Context, binary, dir string, out io.Writer) (*node, error
 	n.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := n.process.StdoutPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := n.process.Start(); err != nil {
-		return nil, fmt.Errorf("start the node: %w", err)
+		return fmt.Errorf("start the node: %w", err)
 	}
 	var ready struct{ GRPC, HTTP string }
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
@@ -70,15 +86,21 @@ func start(ctx context.Context, binary, dir string, out io.Writer) (*node, error
 	}
 	if err != nil {
 		said, _ := os.ReadFile(log.Name())
-		return nil, errors.Join(fmt.Errorf("the node did not become ready; it said:\n%s", said), n.stop())
+		return errors.Join(fmt.Errorf("node %s did not become ready; it said:\n%s", n.name, said), n.stop())
 	}
 	n.grpc, n.http = ready.GRPC, ready.HTTP
-	fmt.Fprintf(out, "  gRPC on %s, HTTP on %s\n", n.grpc, n.http)
-	return n, nil
+	if n.conn != nil {
+		n.conn.Close()
+	}
+	n.conn, err = grpc.NewClient("passthrough:///"+n.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return err
 }
 
 // stop ends the node and waits until it is gone.
 func (n *node) stop() error {
+	if n.process == nil || n.process.ProcessState != nil {
+		return nil
+	}
 	if err := n.process.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -102,44 +124,85 @@ func (n *node) output(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// run is output, shown in the transcript.
-func (n *node) run(ctx context.Context, args ...string) error {
+// prompt shows a command in the transcript.
+func (n *node) prompt(args ...string) {
 	shown := make([]string, len(args))
 	for i, a := range args {
 		if shown[i] = strings.TrimPrefix(a, filepath.Dir(n.dir)+"/"); strings.Contains(a, " ") {
 			shown[i] = `"` + a + `"`
 		}
 	}
-	fmt.Fprintf(n.out, "$ tocsin %s\n", strings.Join(shown, " "))
+	fmt.Fprintf(n.out, "%s$ tocsin %s\n", n.name, strings.Join(shown, " "))
+}
+
+// run is output, shown in the transcript.
+func (n *node) run(ctx context.Context, args ...string) error {
+	n.prompt(args...)
 	_, err := n.output(ctx, args...)
 	return err
 }
 
-// connect makes the token of the hook and a gRPC connection that uses it, and
-// remembers what is listed.
-func (n *node) connect(ctx context.Context) error {
-	fmt.Fprintf(n.out, "$ tocsin token create pictrs --scope lookup\n")
-	secret, err := n.output(ctx, "token", "create", "pictrs", "--scope", "lookup")
-	if err != nil {
-		return err
+// say is run, with what it printed.
+func (n *node) say(ctx context.Context, args ...string) error {
+	n.prompt(args...)
+	said, err := n.output(ctx, args...)
+	for line := range strings.Lines(string(said)) {
+		fmt.Fprintf(n.out, "   %s", line)
 	}
-	n.token = strings.TrimSpace(string(secret))
-	listed, err := n.output(ctx, "list", "entries", "refused", "--json")
-	if err != nil {
-		return err
-	}
-	var entry struct{ Hashes []string }
-	if err := json.Unmarshal(listed, &entry); err != nil || len(entry.Hashes) < 2 {
-		return fmt.Errorf("the photograph should be listed by two hashes, the list has %q (%v)", entry.Hashes, err)
-	}
-	n.hashes = entry.Hashes
-	n.conn, err = grpc.NewClient("passthrough:///"+n.grpc, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	return err
 }
 
+// makeToken makes the token of the hook.
+func (n *node) makeToken(ctx context.Context) error {
+	n.prompt("token", "create", "pictrs", "--scope", "lookup")
+	secret, err := n.output(ctx, "token", "create", "pictrs", "--scope", "lookup")
+	n.token = strings.TrimSpace(string(secret))
+	return err
+}
+
+// listed returns the hashes on the list.
+func (n *node) listed(ctx context.Context) ([]string, error) {
+	out, err := n.output(ctx, "list", "entries", "refused", "--json")
+	if err != nil {
+		return nil, err
+	}
+	var entry struct{ Hashes []string }
+	if err := json.Unmarshal(out, &entry); err != nil || len(entry.Hashes) < 2 {
+		return nil, fmt.Errorf("the photograph should be listed by two hashes, the list has %q (%v)", entry.Hashes, err)
+	}
+	return entry.Hashes, nil
+}
+
+// await uploads a picture to the hook until it gives the answer that is wanted,
+// and returns how long that took.
+func (n *node) await(ctx context.Context, file []byte, want int) (time.Duration, error) {
+	begun := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, awaitTime)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		status, body, err := n.hook(ctx, file)
+		if err != nil {
+			return 0, fmt.Errorf("hook of node %s: %w", n.name, err)
+		}
+		if status == want {
+			return time.Since(begun), nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return 0, fmt.Errorf("the hook of node %s still answers %d after %v, want %d: %s", n.name, status, awaitTime, want, body)
+		}
+	}
+}
+
+// awaitTime is how long the demo waits for something to happen.
+const awaitTime = 20 * time.Second
+
 // show uploads a picture by both doors, prints what came of it, and returns what
-// is not as it should be.
-func (n *node) show(ctx context.Context, p picture, out io.Writer) error {
+// is not as it should be. No answer of the hook may have one of the listed hashes.
+func (n *node) show(ctx context.Context, p picture, listed []string) error {
 	status, body, err := n.hook(ctx, p.bytes)
 	if err != nil {
 		return fmt.Errorf("hook: %w", err)
@@ -157,7 +220,7 @@ func (n *node) show(ctx context.Context, p picture, out io.Writer) error {
 			break
 		}
 	}
-	fmt.Fprintf(out, "%-34s %9d   %-18s %s, %s\n", p.name, len(p.bytes), fmt.Sprintf("%d %s", status, http.StatusText(status)), said, best)
+	fmt.Fprintf(n.out, "%-34s %9d   %-18s %s, %s\n", p.name, len(p.bytes), fmt.Sprintf("%d %s", status, http.StatusText(status)), said, best)
 
 	wantStatus, wantVerdict := http.StatusOK, pb.Verdict_VERDICT_ALLOW
 	if p.known {
@@ -175,7 +238,7 @@ func (n *node) show(ctx context.Context, p picture, out io.Writer) error {
 	case p.known && !json.Valid(body):
 		return fmt.Errorf("the hook gave no reason in JSON: %q", body)
 	}
-	for _, h := range n.hashes {
+	for _, h := range listed {
 		if _, hex, _ := strings.Cut(h, ":"); bytes.Contains(bytes.ToLower(body), []byte(hex)) {
 			return errors.New("the hook's answer tells a listed hash")
 		}
