@@ -137,9 +137,9 @@ func benchSearch[P Point](b *testing.B, radii ...int) {
 
 func filled[P Point](points []P) *Index[P] {
 	x := New[P]()
-	for _, p := range points {
-		x.Insert(p)
-	}
+	x.BeginBulk()
+	x.InsertBatch(points, nil)
+	x.EndBulk()
 	return x
 }
 
@@ -205,52 +205,82 @@ func quantile[T cmp.Ordered](v []T, q float64) T {
 	return v[int(float64(len(v)-1)*q)]
 }
 
-// BenchmarkInsert reports inserts a second, alone and beside a reader, and what the
-// reader's lookups take with and without them.
+// BenchmarkInsert reports inserts and removes a second, one by one and in batches of
+// 1,000, alone and beside a reader, and what the reader's lookups take meanwhile. The
+// index starts with half of the points.
 func BenchmarkInsert(b *testing.B) {
 	for _, n := range benchSizes(b) {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
 			points, queries := workload[Point256](n, 20_000, 31)
-			for b.Loop() {
-				start := time.Now()
-				x := filled(points)
-				b.ReportMetric(float64(n)/time.Since(start).Seconds(), "inserts/s")
-
-				x = filled(points[:n/2])
-				var stop atomic.Bool
-				var wait sync.WaitGroup
-				var beside []time.Duration
-				lookups := func(until func() bool) (took []time.Duration) {
-					var dst []Neighbour
-					for i := 0; !until(); i++ {
-						start := time.Now()
-						dst, _ = x.Near(queries[i%len(queries)], 31, 0, dst[:0])
-						took = append(took, time.Since(start))
-					}
-					return took
-				}
-				left := 20_000
-				quiet := lookups(func() bool { left--; return left < 0 })
-				wait.Go(func() { beside = lookups(stop.Load) })
-				start = time.Now()
-				for _, p := range points[n/2:] {
+			rest := points[n/2:]
+			report := func(what string, n int, took time.Duration) {
+				b.ReportMetric(float64(n)/took.Seconds(), what+"/s")
+			}
+			x := New[Point256]()
+			time1 := timed(func() { x.BeginBulk(); insertBatches(x, points) })
+			time2 := timed(x.EndBulk)
+			report("bulk", n, time1+time2)
+			b.ReportMetric(time2.Seconds()*1e3, "build-ms")
+			one := func() {
+				for _, p := range rest {
 					x.Insert(p)
 				}
-				b.ReportMetric(float64(n-n/2)/time.Since(start).Seconds(), "beside-inserts/s")
-				stop.Store(true)
-				wait.Wait()
-				b.ReportMetric(float64(quantile(quiet, 0.5))/1e3, "quiet-p50-us")
-				b.ReportMetric(float64(quantile(quiet, 0.99))/1e3, "quiet-p99-us")
-				b.ReportMetric(float64(quantile(beside, 0.5))/1e3, "beside-p50-us")
-				b.ReportMetric(float64(quantile(beside, 0.99))/1e3, "beside-p99-us")
-				start = time.Now()
-				for _, p := range points[n/2:] {
+			}
+			batched := func() { insertBatches(x, rest) }
+			remove := func() {
+				for _, p := range rest {
 					x.Remove(p)
 				}
-				b.ReportMetric(float64(n-n/2)/time.Since(start).Seconds(), "removes/s")
+			}
+			var stop atomic.Bool
+			lookups := func(what string, until func() bool) {
+				var took []time.Duration
+				var dst []Neighbour
+				for i := 0; !until(); i++ {
+					start := time.Now()
+					dst, _ = x.Near(queries[i%len(queries)], 31, 0, dst[:0])
+					took = append(took, time.Since(start))
+				}
+				b.ReportMetric(float64(quantile(took, 0.5))/1e3, what+"-p50-us")
+				b.ReportMetric(float64(quantile(took, 0.99))/1e3, what+"-p99-us")
+			}
+			beside := func(what string, write func()) {
+				var wait sync.WaitGroup
+				stop.Store(false)
+				wait.Go(func() { lookups(what, stop.Load) })
+				report(what, len(rest), timed(write))
+				stop.Store(true)
+				wait.Wait()
+			}
+			for b.Loop() {
+				x = filled(points[:n/2])
+				report("inserts", len(rest), timed(one))
+				left := 20_000
+				lookups("quiet", func() bool { left--; return left < 0 })
+				report("removes", len(rest), timed(remove))
+				x = filled(points[:n/2])
+				report("batched", len(rest), timed(batched))
+				x = filled(points[:n/2])
+				beside("beside-inserts", one)
+				beside("beside-removes", remove)
+				x = filled(points[:n/2])
+				beside("beside-batched", batched)
 			}
 			b.ReportMetric(0, "ns/op")
 		})
+	}
+}
+
+func timed(f func()) time.Duration {
+	start := time.Now()
+	f()
+	return time.Since(start)
+}
+
+func insertBatches[P Point](x *Index[P], points []P) {
+	var ids []ID
+	for part := range slices.Chunk(points, 1000) {
+		ids = x.InsertBatch(part, ids[:0])
 	}
 }
 

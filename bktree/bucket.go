@@ -158,8 +158,12 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, id ID) bool {
 	}
 	count++
 	publishID(&ids[count], uint32(id)+1)
+	if count < 4 { // in one word with the count
+		publish(&fps[0], fps[0]&^(0xffff<<(count*16)|0xffff)|uint64(fp)<<(count*16)|uint64(count))
+		return true
+	}
 	setFingerprint(fps, count, fp)
-	setFingerprint(fps, 0, uint16(count))
+	publish(&fps[0], fps[0]&^0xffff|uint64(count))
 	return true
 }
 

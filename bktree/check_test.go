@@ -137,7 +137,7 @@ func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
 		for slot := range seg.points {
 			id := ID(at<<segmentBits[P]() + slot)
 			p, used := owner[id]
-			if is := seg.live[slot>>6].Load()>>(slot&63)&1 != 0; is != used || used && seg.points[slot] != p {
+			if is := seg.live[slot>>6]>>(slot&63)&1 != 0; is != used || used && seg.points[slot] != p {
 				t.Fatalf("slot of ID %d is wrong", id)
 			} else if is {
 				n++

@@ -28,17 +28,20 @@ type Stats struct {
 }
 
 // structure is what searches. The Index in front of it decides which points
-// exist and which ID each has: put is only called with an ID that is free and
-// a point that is absent, drop only with a pair that was put. The points are
-// permuted, see permute.
+// exist and which ID each has: keep is only called with an ID that is free and
+// a point that is absent, file with what was kept, drop only with a pair that was
+// filed. The points are permuted, see permute.
 //
-// Calls of expect, put, drop and bytes come one at a time; near and at run beside them,
-// announced as readers.
+// near and at run beside all others, which come one at a time, and are announced as
+// readers.
 type structure[P Point] interface {
-	expect(p P)  // put or drop may follow
-	fetch(id ID) // at may follow; for the writer
-	put(id ID, p P)
+	expect(p P)                         // drop may follow
+	gather(ids []ID, into *[maxBatch]P) // the points, which are live; for the writer
+	keep(id ID, p P)                    // from here on at finds p
+	file(ids []ID, points []P)          // from here on near finds them; at most maxBatch
 	drop(id ID, p P)
+	suspend() // until resume near may take its time, so that file need not
+	resume()
 	near(q P, into *nearest)
 	at(id ID) (P, bool)
 	bytes() int64
@@ -62,6 +65,7 @@ type Index[P Point] struct {
 	mu      sync.Mutex // of whoever writes; guards what follows
 	alloc   allocator
 	removed []removedID // whose IDs may still be in the hands of a reader
+	batch   batch[P]
 }
 
 type removedID struct {
@@ -101,18 +105,14 @@ func (x *Index[P]) end(r *reader) {
 //
 // Insert panics when all 2^32 - 3 IDs are given out.
 func (x *Index[P]) Insert(p P) (id ID, added bool) {
-	p = permute(p)
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.structure.expect(p)
-	if id, ok := x.exact.find(p, x.structure); ok {
-		return id, false
-	}
-	x.settle()
-	id = x.alloc.take()
-	x.structure.put(id, p)
-	x.exact.set(p, id, x.structure)
-	return id, true
+	before := x.exact.n
+	var points [1]P
+	var ids [1]ID
+	points[0] = p
+	x.insert(points[:], ids[:0])
+	return ids[0], x.exact.n > before
 }
 
 // Remove takes p out and returns the ID it had, or false if it was not there.

@@ -55,6 +55,31 @@ func (r *race[P]) insert(t fataler, p P) {
 	}
 }
 
+func (r *race[P]) insertBatch(t fataler, points []P) {
+	t.Helper()
+	want := []ID{12345} // what is in ids already must stay
+	for _, p := range points {
+		id, _ := r.model.insert(p)
+		want = append(want, id)
+	}
+	for name, x := range r.indexes {
+		if got := x.InsertBatch(points, []ID{12345}); !slices.Equal(got, want) {
+			t.Fatalf("%s: InsertBatch = %d, want %d", name, got, want)
+		}
+	}
+}
+
+// bulk begins or ends it. Neither changes what the indexes hold.
+func (r *race[P]) bulk(begin bool) {
+	for _, x := range r.indexes {
+		if begin {
+			x.BeginBulk()
+		} else {
+			x.EndBulk()
+		}
+	}
+}
+
 func (r *race[P]) remove(t fataler, p P) {
 	t.Helper()
 	id, removed := r.model.remove(p)
@@ -167,6 +192,11 @@ func randomOperations[P Point](t *testing.T) {
 		insert := func(t *rapid.T) { r.insert(t, nearby.Draw(t, "point")) }
 		rt.Repeat(map[string]func(*rapid.T){
 			"insert": insert, "insert more": insert, "insert yet more": insert,
+			"insert batch": func(t *rapid.T) {
+				r.insertBatch(t, rapid.SliceOfN(nearby, 0, 2*maxBatch+1).Draw(t, "points"))
+			},
+			"begin bulk":     func(*rapid.T) { r.bulk(true) },
+			"end bulk":       func(*rapid.T) { r.bulk(false) },
 			"remove any":     func(t *rapid.T) { r.remove(t, nearby.Draw(t, "point")) },
 			"remove present": func(t *rapid.T) { r.remove(t, present(t)) },
 			"near": func(t *rapid.T) {
@@ -217,7 +247,21 @@ func everyRadius[P Point](t *testing.T, largest int) {
 			}
 		}
 		query()
-		insert(points[keep:])
+		switch round {
+		case 0:
+			insert(points[keep:])
+		case 1:
+			r.insertBatch(t, points) // most are there
+		default:
+			r.bulk(true)
+			r.insertBatch(t, points[keep:])
+			r.near(t, points[0], 31, 0)
+			for _, p := range points[keep : keep+100] {
+				r.remove(t, p)
+			}
+			r.bulk(false)
+			r.insertBatch(t, points[keep:keep+100])
+		}
 		query()
 	}
 }

@@ -37,3 +37,8 @@ func fetch(s *sweep)
 //
 //go:noescape
 func fetchLine(p unsafe.Pointer)
+
+// ownLine asks for one cache line, to write to it.
+//
+//go:noescape
+func ownLine(p unsafe.Pointer)

@@ -25,12 +25,14 @@ type multi[P Point] struct {
 	n      atomic.Int64                    // points
 
 	// The writer's:
-	level int // index in levels that the tables are to have; -1: none
-	build *build
+	level     int // index in levels that the tables are to have; -1: none
+	build     *build
+	bins      *bins // nil but while there are tables to fill
+	suspended bool
 }
 
-// build is a table on its way to another level. Bucket by bucket, from the first, the
-// entries are copied; what is put and dropped meanwhile goes to both where the
+// build is a table on its way to a level with as many buckets, or to the same. Bucket by bucket, from the first, the
+// entries are copied; what is filed and dropped meanwhile goes to both where the
 // bucket is copied already. When it is done, the new table takes the place of the old.
 type build struct {
 	word     int
@@ -68,7 +70,7 @@ const (
 	// And below this many they are given up: what lies between saves
 	// building them again and again.
 	tablesUntil = 300
-	// Entries copied, or empty buckets passed, with each put and drop during a
+	// Entries copied, or empty buckets passed, for each point filed or dropped during a
 	// build. From 18 points a bucket to 158, growing to the next level means to copy at most 89
 	// entries for each point that arrives before the one after it is due.
 	pace = 96
@@ -90,9 +92,9 @@ func newMulti[P Point](rs *readers) *multi[P] {
 
 func (m *multi[P]) at(id ID) (P, bool) { return m.store.at(id) }
 
-func (m *multi[P]) fetch(id ID) { m.store.fetch(id) }
+func (m *multi[P]) gather(ids []ID, into *[maxBatch]P) { m.store.gather(ids, into) }
 
-// expect fetches what put is going to write to.
+// expect fetches what drop is going to write to.
 func (m *multi[P]) expect(p P) {
 	if m.kernel.fetch == nil || m.level < 0 {
 		return
@@ -112,23 +114,6 @@ func (m *multi[P]) expect(p P) {
 	}
 }
 
-func (m *multi[P]) put(id ID, p P) {
-	m.store.put(id, p)
-	m.n.Add(1)
-	if m.level >= 0 {
-		var w [maxWords + 1]uint16
-		cut(&p, &w)
-		for c := range m.words {
-			t := m.tables[c].Load()
-			t.put(t.address(w[c]), w[c+1], id)
-		}
-		if b := m.copied(&w); b != nil {
-			b.to.put(b.to.address(w[b.word]), w[b.word+1], id)
-		}
-	}
-	m.tend()
-}
-
 func (m *multi[P]) drop(id ID, p P) {
 	if m.level >= 0 {
 		var w [maxWords + 1]uint16
@@ -143,7 +128,7 @@ func (m *multi[P]) drop(id ID, p P) {
 	}
 	m.n.Add(-1)
 	m.store.drop(id)
-	m.tend()
+	m.tend(1)
 }
 
 // copied returns the build under way if it has passed the bucket of a point.
@@ -154,9 +139,12 @@ func (m *multi[P]) copied(w *[maxWords + 1]uint16) *build {
 	return nil
 }
 
-// tend sees to it that the tables have the right size.
-func (m *multi[P]) tend() {
+// tend sees to it that the tables have the right size, after some changes.
+func (m *multi[P]) tend(changes int) {
 	m.limbo.reclaim()
+	if m.suspended {
+		return
+	}
 	n := int(m.n.Load())
 	switch {
 	case m.level < 0:
@@ -166,30 +154,14 @@ func (m *multi[P]) tend() {
 	case n < m.until:
 		m.stop()
 	case m.build != nil:
-		m.advance()
+		m.advance(changes * pace)
 	default:
 		m.plan(n)
 	}
 }
 
 // start makes the tables of what is in the store: at once, for it is little.
-func (m *multi[P]) start(n int) {
-	m.level = levelFor(2 * n)
-	var fresh [maxWords]*table
-	for c := range m.words {
-		fresh[c] = newTable(levels[m.level])
-	}
-	m.store.each(func(id ID, p P) {
-		var w [maxWords + 1]uint16
-		cut(&p, &w)
-		for c := range m.words {
-			fresh[c].put(fresh[c].address(w[c]), w[c+1], id)
-		}
-	})
-	for c := range m.words {
-		m.tables[c].Store(fresh[c])
-	}
-}
+func (m *multi[P]) start(n int) { m.fill(levelFor(2*n), 1) }
 
 // stop gives the tables up.
 func (m *multi[P]) stop() {
@@ -225,18 +197,32 @@ func (m *multi[P]) plan(n int) {
 	}
 	for c := range m.words {
 		t := m.tables[c].Load()
-		if t.level != levels[m.level] || t.dead > 1024 && t.dead > t.live {
-			m.build = &build{word: c, from: t, to: newTable(levels[m.level])}
+		if t.level == levels[m.level] && (t.dead <= 1024 || t.dead <= t.live) {
+			continue
+		}
+		to := newTable(levels[m.level])
+		if t.bits == to.bits {
+			m.build = &build{word: c, from: t, to: to}
 			return
 		}
+		// All at once: writers wait for a few milliseconds, as there are at most
+		// some 600,000 points then. Bucket by bucket it takes ten times as long.
+		if m.bins == nil {
+			m.bins = newBins(n)
+		}
+		m.store.fill(to, c, m.bins)
+		m.tables[c].Store(to)
+		m.limbo.add(t.mem)
+		return
 	}
+	m.bins = nil
 }
 
 // advance goes on with a build.
-func (m *multi[P]) advance() {
+func (m *multi[P]) advance(work int) {
 	b := m.build
-	for work := pace; work > 0 && b.next < b.from.buckets(); b.next++ {
-		work -= 1 + copyBucket(b, m.store)
+	for ; work > 0 && b.next < b.from.buckets(); b.next++ {
+		work -= 1 + copyBucket(b)
 	}
 	if b.next < b.from.buckets() {
 		return
@@ -248,25 +234,8 @@ func (m *multi[P]) advance() {
 }
 
 // copyBucket copies the next bucket and returns what that cost, in entries.
-func copyBucket[P Point](b *build, s *store[P]) int {
+func copyBucket(b *build) int {
 	from, to := b.from, b.to
-	if more := to.bits - from.bits; more > 0 {
-		from.each(b.next, func(_ uint16, id ID) { s.fetch(id) })
-		work := 0
-		from.each(b.next, func(fp uint16, id ID) {
-			p, _ := s.at(id)
-			to.put(to.address(word(&p, b.word)), fp, id)
-			work += 8
-		})
-		return work
-	} else if less := -more; less > 0 {
-		work := 0
-		from.each(b.next, func(fp uint16, id ID) {
-			to.put(b.next>>less, fp, id)
-			work += 4
-		})
-		return work
-	}
 	fps, ids := from.block(b.next)
 	head := fingerprint(fps, 0)
 	if head&vacated == 0 && ids[0] == 0 && int(head) <= to.capacity() {
@@ -317,7 +286,7 @@ func (s *store[P]) each(visit func(ID, P)) {
 			continue
 		}
 		for w := range seg.live {
-			for live := seg.live[w].Load(); live != 0; live &= live - 1 {
+			for live := seg.live[w]; live != 0; live &= live - 1 {
 				slot := w<<6 + bits.TrailingZeros64(live)
 				visit(ID(at<<shift+slot), seg.points[slot])
 			}

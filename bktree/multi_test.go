@@ -118,6 +118,9 @@ func TestFlood(t *testing.T) {
 		t.Errorf("%d blocks beside the buckets: no flood", used)
 	}
 	look()
+	x.BeginBulk()
+	x.EndBulk()
+	look()
 	for _, p := range crowd[:len(crowd)*9/10] {
 		x.Remove(p)
 	}
@@ -211,12 +214,56 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, operations
 			t.Errorf("Remove of a point: found %v, removed %v", there, removed)
 		}
 		operations.Add(1)
+		switch i % 30_000 {
+		case 10_000:
+			k := rnd.IntN(loose)
+			x.InsertBatch(points[fixed+k:], nil)
+			for ; k < loose; k++ {
+				in[k] = true
+			}
+		case 20_000:
+			x.BeginBulk()
+		case 21_000:
+			x.EndBulk()
+		}
 		if i%256 == 0 { // the readers do not write
 			likeScan(t, x, shaken(rnd, p, rnd.IntN(largest+1)), rnd.IntN(largest+1), rnd.IntN(4))
 		}
 	}
 	stop.Store(true)
 	wait.Wait()
+	check(t, x)
+}
+
+// TestBulk: tables built at once are like those that grew, and later inserts find their
+// place in them.
+func TestBulk(t *testing.T) {
+	rnd := newRand(t)
+	n := sized(150_000)
+	points := distinct(rnd, clustered[Point64](rnd, n))
+	x := New[Point64]()
+	x.InsertBatch(points[:n/4], nil)
+	x.BeginBulk()
+	x.InsertBatch(points[n/4:n/2], nil)
+	likeModel := func(p Point64) {
+		t.Helper()
+		likeScan(t, x, shaken(rnd, p, rnd.IntN(11)), 10, 0)
+	}
+	likeModel(points[0])
+	check(t, x)
+	x.EndBulk()
+	m := x.structure.(*multi[Point64])
+	if want := levelFor(n / 2); m.level != want {
+		t.Errorf("level %d, want %d", m.level, want)
+	}
+	check(t, x)
+	x.InsertBatch(points[n/2:], nil)
+	check(t, x)
+	m.always = true
+	for range 100 {
+		likeModel(points[rnd.IntN(n)])
+	}
+	x.EndBulk() // changes nothing
 	check(t, x)
 }
 

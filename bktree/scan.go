@@ -21,7 +21,7 @@ const (
 // the chunk's scan. Without locks every word would have to be an atomic and
 // every slot that is used again would need a version to detect a torn read.
 type scan[P Point] struct {
-	// chunks is replaced, by put alone, with a longer slice over the same
+	// chunks is replaced, by keep alone, with a longer slice over the same
 	// array where it has room; a reader never looks past its own length.
 	chunks atomic.Pointer[[]*chunk[P]]
 }
@@ -39,10 +39,18 @@ func newScan[P Point]() *scan[P] {
 	return s
 }
 
-func (s *scan[P]) expect(P) {}
-func (s *scan[P]) fetch(ID) {}
+func (s *scan[P]) expect(P)       {}
+func (s *scan[P]) file([]ID, []P) {}
+func (s *scan[P]) suspend()       {}
+func (s *scan[P]) resume()        {}
 
-func (s *scan[P]) put(id ID, p P) {
+func (s *scan[P]) gather(ids []ID, into *[maxBatch]P) {
+	for i, id := range ids {
+		into[i], _ = s.at(id)
+	}
+}
+
+func (s *scan[P]) keep(id ID, p P) {
 	chunks := *s.chunks.Load()
 	if int(id>>chunkBits) == len(chunks) {
 		chunks = append(chunks, new(chunk[P]))

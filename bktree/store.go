@@ -21,8 +21,8 @@ type store[P Point] struct {
 // segment holds the points whose IDs differ in their lower bits only.
 type segment[P Point] struct {
 	points []P
-	live   []atomic.Uint64
-	n      int // bits set in live; the writer's
+	live   []uint64 // read atomically; bit i: slot i has a point
+	n      int      // bits set in live; the writer's
 	mem    *region
 }
 
@@ -42,7 +42,7 @@ func newStore[P Point](l *limbo) *store[P] {
 func (s *store[P]) newSegment(slots int) *segment[P] {
 	var p P
 	mem := newRegion(slots * int(unsafe.Sizeof(p)) / 8)
-	seg := &segment[P]{points: view[P](mem, 0, slots), live: make([]atomic.Uint64, (slots+63)/64), mem: mem}
+	seg := &segment[P]{points: view[P](mem, 0, slots), live: make([]uint64, (slots+63)/64), mem: mem}
 	s.held += seg.bytes()
 	return seg
 }
@@ -64,7 +64,7 @@ func (s *store[P]) put(id ID, p P) {
 	}
 	seg := segments[at]
 	seg.points[slot] = p
-	seg.live[slot>>6].Or(1 << (slot & 63))
+	publish(&seg.live[slot>>6], seg.live[slot>>6]|1<<(slot&63))
 	seg.n++
 }
 
@@ -75,7 +75,7 @@ func (s *store[P]) drop(id ID) {
 	shift := segmentBits[P]()
 	at, slot := int(id>>shift), int(id)&(1<<shift-1)
 	seg := (*s.segments.Load())[at]
-	seg.live[slot>>6].And(^uint64(1 << (slot & 63)))
+	publish(&seg.live[slot>>6], seg.live[slot>>6]&^(1<<(slot&63)))
 	seg.n--
 	if seg.n == 0 {
 		s.replace(at, nil)
@@ -85,7 +85,7 @@ func (s *store[P]) drop(id ID) {
 	// three quarters.
 	if slots := len(seg.points); at == 0 && slots > minSegment && seg.n <= slots/8 {
 		for w := len(seg.live) - 1; w >= slots/256; w-- {
-			if seg.live[w].Load() != 0 {
+			if seg.live[w] != 0 {
 				return
 			}
 		}
@@ -104,9 +104,7 @@ func (s *store[P]) replace(at int, seg *segment[P]) {
 	if was != nil && seg != nil {
 		n := min(len(was.points), len(seg.points))
 		copy(seg.points, was.points[:n])
-		for i := range n / 64 {
-			seg.live[i].Store(was.live[i].Load())
-		}
+		copy(seg.live, was.live[:n/64])
 		seg.n = was.n
 	}
 	s.segments.Store(&segments)
@@ -129,16 +127,22 @@ func (s *store[P]) at(id ID) (p P, ok bool) {
 		return p, false
 	}
 	seg := segments[at]
-	if seg.live[slot>>6].Load()>>(slot&63)&1 == 0 {
+	if atomic.LoadUint64(&seg.live[slot>>6])>>(slot&63)&1 == 0 {
 		return p, false
 	}
 	return seg.points[slot], true
 }
 
-// fetch asks for the point with an ID that is live to be brought near.
-func (s *store[P]) fetch(id ID) {
+// gather reads points that are live, all at once: to wait for each would take longer.
+func (s *store[P]) gather(ids []ID, into *[maxBatch]P) {
 	shift := segmentBits[P]()
-	fetchLine(unsafe.Pointer(&(*s.segments.Load())[id>>shift].points[id&(1<<shift-1)]))
+	segments := *s.segments.Load()
+	for _, id := range ids {
+		fetchLine(unsafe.Pointer(&segments[id>>shift].points[id&(1<<shift-1)]))
+	}
+	for i, id := range ids {
+		into[i] = segments[id>>shift].points[id&(1<<shift-1)]
+	}
 }
 
 // scan compares the query with every live point.
@@ -149,7 +153,7 @@ func (s *store[P]) scan(q P, into *nearest) {
 			continue
 		}
 		for w := range seg.live {
-			live := seg.live[w].Load()
+			live := atomic.LoadUint64(&seg.live[w])
 			if live == 0 {
 				continue
 			}

@@ -43,7 +43,7 @@ type node[P Point] struct {
 
 const (
 	noID ID = math.MaxUint32
-	// moves is how many old nodes each put and drop deals with. Every one of
+	// moves is how many old nodes each keep and drop deals with. Every one of
 	// them adds at most one node to the work, so more than two would do.
 	moves = 8
 	// minDead keeps small trees from being planted anew all the time.
@@ -52,10 +52,18 @@ const (
 
 func newTree[P Point]() *tree[P] { return &tree[P]{held: make(map[ID]P)} }
 
-func (t *tree[P]) expect(P) {}
-func (t *tree[P]) fetch(ID) {}
+func (t *tree[P]) expect(P)       {}
+func (t *tree[P]) file([]ID, []P) {}
+func (t *tree[P]) suspend()       {}
+func (t *tree[P]) resume()        {}
 
-func (t *tree[P]) put(id ID, p P) {
+func (t *tree[P]) gather(ids []ID, into *[maxBatch]P) {
+	for i, id := range ids {
+		into[i], _ = t.at(id)
+	}
+}
+
+func (t *tree[P]) keep(id ID, p P) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.held[id] = p
