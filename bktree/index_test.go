@@ -20,8 +20,9 @@ func newRace[P Point]() *race[P] {
 	r := &race[P]{
 		model: model[P]{ids: make(map[P]ID)},
 		indexes: map[string]*Index[P]{
-			"scan": newIndex[P](newScan[P]()),
-			"tree": newIndex[P](newTree[P]()),
+			"scan":  newIndex[P](newScan[P]()),
+			"tree":  newIndex[P](newTree[P]()),
+			"exact": NewExact[P](),
 		},
 	}
 	r.indexes["index"] = New[P]()

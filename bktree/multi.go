@@ -1,7 +1,6 @@
 package bktree
 
 import (
-	"math/bits"
 	"sync/atomic"
 	"unsafe"
 )
@@ -276,22 +275,6 @@ func word[P Point](p *P, c int) uint16 {
 		return uint16(p[c>>2] >> (c & 3 * wordBits))
 	}
 	panic("unreachable: Point has two members")
-}
-
-// each visits the live points; for the writer.
-func (s *store[P]) each(visit func(ID, P)) {
-	shift := segmentBits[P]()
-	for at, seg := range *s.segments.Load() {
-		if seg == nil {
-			continue
-		}
-		for w := range seg.live {
-			for live := seg.live[w]; live != 0; live &= live - 1 {
-				slot := w<<6 + bits.TrailingZeros64(live)
-				visit(ID(at<<shift+slot), seg.points[slot])
-			}
-		}
-	}
 }
 
 func (s *store[P]) bytes() int64 { return s.held + int64(cap(*s.segments.Load()))*8 }

@@ -268,11 +268,8 @@ func (n *Node) backoff(failures uint32, longest time.Duration) time.Duration {
 	return jitter(min(time.Duration(min(d, float64(longest))), longest))
 }
 
-// bounded is an error's text, as it is stored.
-func bounded(err error) string {
-	text := fmt.Sprint(err)
-	return text[:min(len(text), 1000)]
-}
+// bounded is an error's text, as it is stored and shown.
+func bounded(err error) string { return printable(err.Error(), 1000) }
 
 // String returns cavage or rfc9421.
 func (s scheme) String() string {

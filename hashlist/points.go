@@ -10,12 +10,18 @@ import (
 // small number, beside which the fold keeps who listed it.
 type points interface {
 	insert(Hash) bktree.ID
-	drop(bktree.ID) // of a hash that is there
+	insertAll(hashes []Hash, ids []bktree.ID) []bktree.ID // appends the number of each; for many at once
+	drop(bktree.ID)                                       // of a hash that is there
 	find(Hash) (bktree.ID, bool)
 	at(bktree.ID) Hash // of a hash that is there
 	near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour
 	each(func(bktree.ID, Hash))
 	len() int
+
+	// Between the two inserts are quick, and near takes its time: for a log that is
+	// read from its beginning.
+	beginBulk()
+	endBulk()
 }
 
 func newPoints() [SHA256 + 1]points {
@@ -23,11 +29,13 @@ func newPoints() [SHA256 + 1]points {
 	for _, a := range Algorithms {
 		switch {
 		case a == PDQ:
-			t[a] = perceptual[bktree.Point256]{bktree.New[bktree.Point256](), point256, hash256}
+			t[a] = &indexed[bktree.Point256]{index: bktree.New[bktree.Point256](), point: point256, hash: hash256(a)}
 		case a.Perceptual():
-			t[a] = perceptual[bktree.Point64]{bktree.New[bktree.Point64](), point64, hash64(a)}
+			t[a] = &indexed[bktree.Point64]{index: bktree.New[bktree.Point64](), point: point64, hash: hash64(a)}
 		default:
-			t[a] = &digests{alg: a, ids: map[[32]byte]bktree.ID{}}
+			// Not a map: that takes more than twice the memory, and all of it anew
+			// for a moment when it grows.
+			t[a] = &indexed[bktree.Point256]{index: bktree.NewExact[bktree.Point256](), point: point256, hash: hash256(a), exact: true}
 		}
 	}
 	return t
@@ -40,12 +48,14 @@ func point256(h Hash) (p bktree.Point256) {
 	return p
 }
 
-func hash256(p bktree.Point256) Hash {
-	h := Hash{alg: PDQ}
-	for i, w := range p {
-		binary.BigEndian.PutUint64(h.sum[8*i:], w)
+func hash256(a Algorithm) func(bktree.Point256) Hash {
+	return func(p bktree.Point256) Hash {
+		h := Hash{alg: a}
+		for i, w := range p {
+			binary.BigEndian.PutUint64(h.sum[8*i:], w)
+		}
+		return h
 	}
-	return h
 }
 
 func point64(h Hash) bktree.Point64 { return bktree.Point64(binary.BigEndian.Uint64(h.sum[:])) }
@@ -58,90 +68,56 @@ func hash64(a Algorithm) func(bktree.Point64) Hash {
 	}
 }
 
-type perceptual[P bktree.Point] struct {
+// indexed are points in an index. Shorter digests have zeros at the end.
+type indexed[P bktree.Point] struct {
 	index *bktree.Index[P]
 	point func(Hash) P
 	hash  func(P) Hash
+	exact bool // of digests: near is to be the hash itself
+	batch []P  // of insertAll
 }
 
-func (t perceptual[P]) insert(h Hash) bktree.ID {
+func (t *indexed[P]) insert(h Hash) bktree.ID {
 	id, _ := t.index.Insert(t.point(h))
 	return id
 }
 
-func (t perceptual[P]) drop(id bktree.ID) {
+func (t *indexed[P]) insertAll(hashes []Hash, ids []bktree.ID) []bktree.ID {
+	t.batch = t.batch[:0]
+	for _, h := range hashes {
+		t.batch = append(t.batch, t.point(h))
+	}
+	return t.index.InsertBatch(t.batch, ids)
+}
+
+func (t *indexed[P]) drop(id bktree.ID) {
 	if p, ok := t.index.Point(id); ok {
 		t.index.Remove(p)
 	}
 }
 
-func (t perceptual[P]) find(h Hash) (bktree.ID, bool) { return t.index.Find(t.point(h)) }
-func (t perceptual[P]) at(id bktree.ID) Hash {
+func (t *indexed[P]) find(h Hash) (bktree.ID, bool) { return t.index.Find(t.point(h)) }
+func (t *indexed[P]) at(id bktree.ID) Hash {
 	p, _ := t.index.Point(id)
 	return t.hash(p)
 }
 
-func (t perceptual[P]) len() int { return t.index.Stats().Points }
+func (t *indexed[P]) len() int   { return t.index.Stats().Points }
+func (t *indexed[P]) beginBulk() { t.index.BeginBulk() }
+func (t *indexed[P]) endBulk()   { t.index.EndBulk() }
 
-func (t perceptual[P]) near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour {
+func (t *indexed[P]) near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour {
+	if t.exact {
+		radius = 0
+	}
 	dst, _ = t.index.Near(t.point(h), radius, 0, dst)
 	return dst
 }
 
-func (t perceptual[P]) each(visit func(bktree.ID, Hash)) {
+func (t *indexed[P]) each(visit func(bktree.ID, Hash)) {
 	for id := range bktree.ID(t.index.Stats().IDs) {
 		if p, ok := t.index.Point(id); ok {
 			visit(id, t.hash(p))
 		}
 	}
 }
-
-// digests are looked up exactly. They are not locked: the fold's lock covers them.
-type digests struct {
-	alg  Algorithm
-	ids  map[[32]byte]bktree.ID
-	sums [][32]byte // by ID
-	free []bktree.ID
-}
-
-func (t *digests) insert(h Hash) bktree.ID {
-	if id, ok := t.ids[h.sum]; ok {
-		return id
-	}
-	id := bktree.ID(len(t.sums))
-	if n := len(t.free); n > 0 {
-		id, t.free = t.free[n-1], t.free[:n-1]
-		t.sums[id] = h.sum
-	} else {
-		t.sums = append(t.sums, h.sum)
-	}
-	t.ids[h.sum] = id
-	return id
-}
-
-func (t *digests) drop(id bktree.ID) {
-	delete(t.ids, t.sums[id])
-	t.free = append(t.free, id)
-}
-
-func (t *digests) find(h Hash) (bktree.ID, bool) {
-	id, ok := t.ids[h.sum]
-	return id, ok
-}
-
-func (t *digests) at(id bktree.ID) Hash { return Hash{t.alg, t.sums[id]} }
-
-func (t *digests) near(h Hash, _ int, dst []bktree.Neighbour) []bktree.Neighbour {
-	if id, ok := t.ids[h.sum]; ok {
-		dst = append(dst, bktree.Neighbour{ID: id})
-	}
-	return dst
-}
-
-func (t *digests) each(visit func(bktree.ID, Hash)) {
-	for sum, id := range t.ids {
-		visit(id, Hash{t.alg, sum})
-	}
-}
-
-func (t *digests) len() int { return len(t.ids) }
