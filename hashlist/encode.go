@@ -78,7 +78,7 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 
 // UnmarshalBinary reads what AppendBinary wrote. It implements
 // encoding.BinaryUnmarshaler. It refuses what is too short, too long or of
-// another version, but does not call Validate.
+// another version or kind, but does not call Validate.
 func (s *Statement) UnmarshalBinary(data []byte) error {
 	d := decoder{rest: data}
 	version := d.byte()
@@ -86,6 +86,9 @@ func (s *Statement) UnmarshalBinary(data []byte) error {
 		return fmt.Errorf("statement is encoded in version %d, this program reads versions up to %d", version, encodingSubject)
 	}
 	*s = Statement{Kind: Kind(d.byte())}
+	if d.err == nil && (s.Kind < AddHashes || s.Kind > Dispute) {
+		return fmt.Errorf("statement is of kind %d, which this program does not know: a newer one wrote it", s.Kind)
+	}
 	s.ID, s.Issuer, s.List = d.text(), d.text(), d.text()
 	s.Published, s.Expires = d.moment(), d.moment()
 	s.Labels = d.texts(MaxLabels)

@@ -240,7 +240,8 @@ type List struct {
 	Statement  string // the ID of that definition
 	Updated    time.Time
 	Hashes     int // in force; one that two statements list counts twice
-	Statements int // with at least one hash in force
+	Subjects   int // the same of accounts, servers and addresses of content
+	Statements int // with at least one of these in force, or that confirm or dispute
 	// Most is the gravest verdict that its matches may come to, 0 if the list is
 	// not heeded; see Lists.Heed.
 	Most Verdict
@@ -250,7 +251,7 @@ func (f *fold) describe(l *list) List {
 	s := &f.stmts[l.current.stmt]
 	return List{
 		Definition: l.current.Definition, ID: l.iri, Issuer: s.issuer, Statement: s.id,
-		Updated: time.Unix(s.published, 0).UTC(), Hashes: l.hashes, Statements: l.statements, Most: l.most,
+		Updated: time.Unix(s.published, 0).UTC(), Hashes: l.hashes, Subjects: l.subjects, Statements: l.statements, Most: l.most,
 	}
 }
 
@@ -288,10 +289,7 @@ func (l *Lists) Definitions(iri string) []string {
 	var ids []string
 	if v := l.fold.lists[iri]; v != nil {
 		for _, d := range v.defs {
-			s := &l.fold.stmts[d.stmt]
-			if _, acts := l.fold.tomb(s).any(l.fold.voids[s.issuer]); !acts {
-				ids = append(ids, s.id)
-			}
+			ids = append(ids, l.fold.stmts[d.stmt].id)
 		}
 	}
 	slices.Sort(ids)
@@ -311,89 +309,11 @@ func (l *Lists) Issued(id string) (issuer string, seq uint64, known bool) {
 	return s.issuer, s.seq, true
 }
 
-// Listed reports which of hashes are in force on a list by a statement of the
-// given issuer.
-func (l *Lists) Listed(list, issuer string, hashes []Hash) []bool {
-	now := time.Now().Unix()
-	listed := make([]bool, len(hashes))
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	f := l.fold
-	for i, h := range hashes {
-		f.each(h, func(s *stmt) bool {
-			listed[i] = s.list.iri == list && s.issuer == issuer && s.stands(now)
-			return !listed[i]
-		})
-	}
-	return listed
-}
-
-// Standing returns the statements of the given issuer by which h is in force on
-// a list, with their terms: ID, Action, Labels, Published and Expires.
-func (l *Lists) Standing(list, issuer string, h Hash) []Statement {
-	now := time.Now().Unix()
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	var all []Statement
-	l.fold.each(h, func(s *stmt) bool {
-		if s.list.iri == list && s.issuer == issuer && s.stands(now) {
-			v := Statement{
-				ID: s.id, Issuer: s.issuer, List: s.list.iri, Kind: s.kind, Action: s.action, Labels: s.labels,
-				Published: time.Unix(s.published, 0).UTC(),
-			}
-			if s.expires != 0 {
-				v.Expires = time.Unix(s.expires, 0).UTC()
-			}
-			all = append(all, v)
-		}
-		return true
-	})
-	return all
-}
-
-// InForce returns those of the hashes of an AddHashes statement that have
-// neither been retracted nor lapsed.
-func (l *Lists) InForce(s *Statement) []Hash {
-	now := time.Now().Unix()
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	f := l.fold
-	n, ok := f.byID[s.ID]
-	if !ok || f.stmts[n].live == 0 || !f.stmts[n].stands(now) {
-		return nil
-	}
-	var in []Hash
-	for i, h := range s.Hashes {
-		if f.postings[f.stmts[n].first+uint32(i)].alg != 0 {
-			in = append(in, h)
-		}
-	}
-	return in
-}
-
-// stands reports whether s has neither lapsed nor is void.
-func (s *stmt) stands(now int64) bool { return !s.void && (s.expires == 0 || s.expires > now) }
-
-// each visits the statements that list h itself, until visit returns false.
-func (f *fold) each(h Hash, visit func(*stmt) bool) {
-	if !h.alg.Valid() {
-		return
-	}
-	id, ok := f.points[h.alg].find(h)
-	if !ok {
-		return
-	}
-	for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
-		if !visit(&f.stmts[f.postings[o-1].stmt]) {
-			return
-		}
-	}
-}
-
 // Counts tells how much is in force.
 type Counts struct {
 	Hashes     map[Algorithm]int // distinct, also those of lists that are not heeded and of void statements
-	Statements int               // that add hashes or define a list, also those no longer in force
+	Statements int               // that are no retractions, also those no longer in force
+	Subjects   map[Kind]int      // distinct, as with Hashes, by the kind of statement that lists them
 	Lists      int               // with a definition
 }
 
@@ -401,9 +321,12 @@ type Counts struct {
 func (l *Lists) Counts() Counts {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	c := Counts{Hashes: map[Algorithm]int{}, Statements: len(l.fold.stmts)}
+	c := Counts{Hashes: map[Algorithm]int{}, Subjects: map[Kind]int{}, Statements: len(l.fold.stmts)}
 	for _, a := range Algorithms {
 		c.Hashes[a] = l.fold.points[a].len()
+	}
+	for _, k := range [...]Kind{AddAccounts, AddInstances, AddContent} {
+		c.Subjects[k] = l.fold.textsOf(k.table()).len()
 	}
 	for _, v := range l.fold.lists {
 		if v.current != nil {

@@ -175,34 +175,53 @@ func ids(all []Statement) (ids []string) {
 
 // modelFold is the definition of the fold, written down as plainly as can be.
 func modelFold(world []Statement, now time.Time) string {
-	retracted := func(s Statement, h Hash) bool {
+	// of is the hash or the subject in question, nil for a statement that has neither.
+	retracted := func(s Statement, of any) bool {
 		return slices.ContainsFunc(world, func(r Statement) bool {
-			return r.Kind == Retraction && r.Retracts == s.ID && r.Issuer == s.Issuer && r.List == s.List &&
-				(len(r.Hashes) == 0 || h.IsZero() || slices.Contains(r.Hashes, h))
+			if r.Kind != Retraction || r.Retracts != s.ID || r.Issuer != s.Issuer || r.List != s.List {
+				return false
+			}
+			whole := len(r.Hashes) == 0 && len(r.Subjects) == 0
+			switch v := of.(type) {
+			case Hash:
+				return whole || slices.Contains(r.Hashes, v)
+			case string:
+				return whole || slices.Contains(r.Subjects, v)
+			}
+			return whole || s.Kind == DefineList
 		})
 	}
 	var lines []string
 	latest := map[string]Statement{}
 	for _, s := range world {
+		until := int64(0)
+		if !s.Expires.IsZero() {
+			until = s.Expires.Unix()
+		}
+		if until != 0 && !s.Expires.After(now) {
+			continue
+		}
+		say := func(of any, format string, args ...any) {
+			if !retracted(s, of) {
+				lines = append(lines, fmt.Sprintf(format, args...))
+			}
+		}
 		switch s.Kind {
 		case DefineList:
 			l, ok := latest[s.List]
-			if !retracted(s, Hash{}) && (!ok || s.Published.After(l.Published) || s.Published.Equal(l.Published) && s.ID > l.ID) {
+			if !retracted(s, nil) && (!ok || s.Published.After(l.Published) || s.Published.Equal(l.Published) && s.ID > l.ID) {
 				latest[s.List] = s
 			}
 		case AddHashes:
-			if !s.Expires.IsZero() && !s.Expires.After(now) {
-				continue
-			}
-			until := int64(0)
-			if !s.Expires.IsZero() {
-				until = s.Expires.Unix()
-			}
 			for _, h := range s.Hashes {
-				if !retracted(s, h) {
-					lines = append(lines, fmt.Sprintf("hash %v on %s labels=%v action=%v until=%d by %s\n", h, s.List, s.Labels, s.Action, until, s.ID))
-				}
+				say(h, "hash %v on %s labels=%v action=%v until=%d by %s\n", h, s.List, s.Labels, s.Action, until, s.ID)
 			}
+		case AddAccounts, AddInstances, AddContent:
+			for _, v := range s.Subjects {
+				say(v, "%v %s on %s labels=%v action=%v until=%d by %s\n", s.Kind, v, s.List, s.Labels, s.Action, until, s.ID)
+			}
+		case Confirmation, Dispute:
+			say(nil, "%v of %s on %s until=%d by %s\n", s.Kind, s.About, s.List, until, s.ID)
 		}
 	}
 	for iri, s := range latest {
@@ -221,22 +240,38 @@ func check(t interface {
 }, f *fold) {
 	t.Helper()
 	chained := 0
-	for _, a := range Algorithms {
-		for id, o := range f.owners[a] {
+	for in := range table(tables) {
+		for id, o := range f.owners[in] {
 			for ; o != 0; o = f.postings[o-1].next {
 				p := f.postings[o-1]
-				if p.alg != a || int(p.point) != id {
-					t.Fatalf("posting %d is chained to %v %d but is of %v %d", o-1, a, id, p.alg, p.point)
+				if p.in != in || int(p.point) != id {
+					t.Fatalf("posting %d is chained to %v %d but is of %v %d", o-1, in, id, p.in, p.point)
 				}
 				chained++
 			}
 		}
 	}
-	live, hashes, statements := 0, map[*list]int{}, map[*list]int{}
+	for in := table(SHA256) + 1; in < table(tables); in++ {
+		texts := f.textsOf(in)
+		if len(texts.ids)+len(texts.free) != len(texts.keys) {
+			t.Fatalf("table %d has %d texts and %d free places among %d", in, len(texts.ids), len(texts.free), len(texts.keys))
+		}
+		for _, id := range texts.free {
+			if texts.keys[id] != "" {
+				t.Fatalf("text %q of table %d is gone and kept", texts.keys[id], in)
+			}
+		}
+		for text, id := range texts.ids {
+			if f.owners[in][id] == 0 || texts.keys[id] != text {
+				t.Fatalf("text %q of table %d is nobody's", text, in)
+			}
+		}
+	}
+	live, hashes, subjects, statements := 0, map[*list]int{}, map[*list]int{}, map[*list]int{}
 	for n, s := range f.stmts {
 		of := uint32(0)
 		for i := s.first; i < s.first+s.count; i++ {
-			if p := f.postings[i]; p.alg != 0 {
+			if p := f.postings[i]; p.in != 0 {
 				if p.stmt != uint32(n) {
 					t.Fatalf("statement %d has a posting of %d", n, p.stmt)
 				}
@@ -244,11 +279,16 @@ func check(t interface {
 			}
 		}
 		if of != s.live {
-			t.Fatalf("statement %d has %d hashes in force, and says %d", n, of, s.live)
+			t.Fatalf("statement %d has %d postings in force, and says %d", n, of, s.live)
 		}
 		live += int(of)
 		if of > 0 && !s.void {
-			hashes[s.list] += int(of)
+			switch s.kind {
+			case AddHashes:
+				hashes[s.list] += int(of)
+			case AddAccounts, AddInstances, AddContent:
+				subjects[s.list] += int(of)
+			}
 			statements[s.list]++
 		}
 	}
@@ -256,8 +296,9 @@ func check(t interface {
 		t.Fatalf("%d postings are in force, %d are chained", live, chained)
 	}
 	for _, l := range f.lists {
-		if l.hashes != hashes[l] || l.statements != statements[l] {
-			t.Fatalf("list %s has %d hashes in %d statements, and says %d in %d", l.iri, hashes[l], statements[l], l.hashes, l.statements)
+		if l.hashes != hashes[l] || l.subjects != subjects[l] || l.statements != statements[l] {
+			t.Fatalf("list %s has %d hashes and %d subjects in %d statements, and says %d and %d in %d", l.iri,
+				hashes[l], subjects[l], statements[l], l.hashes, l.subjects, l.statements)
 		}
 	}
 }
@@ -608,7 +649,7 @@ func TestRetractedByTheThousand(t *testing.T) {
 			f.merge(1, &r, epoch)
 		}
 	}
-	if n := len(f.tombs); n != 1 || len(f.tombs[tombKey{a.ID, a.Issuer, a.List}].parts) != len(a.Hashes) {
+	if n := len(f.tombs); n != 1 || len(f.tombs[tombKey{a.ID, a.Issuer, a.List}].hashes) != len(a.Hashes) {
 		t.Errorf("%d tombs", n)
 	}
 	f.merge(2, &a, epoch)

@@ -200,7 +200,7 @@ func (f *fold) judge(found []candidate, policy *Policy, r *Result) int {
 	agree := make(map[uint32]uint8, len(found)) // statement to the algorithms that matched it
 	for _, c := range found {
 		if p := &f.postings[c.posting]; !c.suppressed {
-			agree[p.stmt] |= 1 << p.alg
+			agree[p.stmt] |= 1 << p.in
 		}
 	}
 	best := -1
@@ -228,7 +228,7 @@ func (f *fold) judge(found []candidate, policy *Policy, r *Result) int {
 	if labels := union(s.list.current.Labels, s.labels); len(labels) > 0 {
 		r.Reason += " (" + strings.Join(labels, ", ") + ")"
 	}
-	r.Reason += fmt.Sprintf(", %v at distance %d, listed by %s", p.alg, c.distance, s.issuer)
+	r.Reason += fmt.Sprintf(", %v at distance %d, listed by %s", Algorithm(p.in), c.distance, s.issuer)
 	return best
 }
 

@@ -1,6 +1,7 @@
 package hashlist
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -53,6 +54,7 @@ func TestLookupAgainstModel(t *testing.T) {
 				}
 			}
 		}
+		all := world // what is known, also if it does not act
 		world = without(world, voids)
 		most := func(list string) Verdict {
 			if m, said := heeded[list]; said {
@@ -60,6 +62,8 @@ func TestLookupAgainstModel(t *testing.T) {
 			}
 			return VerdictReject
 		}
+		heard := slices.DeleteFunc(slices.Clone(world), func(s Statement) bool { return most(s.List) == 0 })
+		modelSubjects(t, l, heard, all)
 		var q Query
 		for range rapid.IntRange(1, 6).Draw(t, "probes") {
 			q.Probes = append(q.Probes, Probe{Hash: anyHash(t), Index: rapid.IntRange(0, 2).Draw(t, "frame")})
@@ -72,7 +76,7 @@ func TestLookupAgainstModel(t *testing.T) {
 		for _, m := range r.Matches {
 			got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))
 		}
-		want := modelLookup(slices.DeleteFunc(world, func(s Statement) bool { return most(s.List) == 0 }), q)
+		want := modelLookup(heard, q)
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
 			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -108,7 +112,58 @@ func TestLookupAgainstModel(t *testing.T) {
 	})
 }
 
-func modelLookup(world []Statement, q Query) []string {
+// modelSubjects asks for every subject and every statement there may be. heard is what
+// of the world is heeded and not void.
+func modelSubjects(t *rapid.T, l *Lists, heard, world []Statement) {
+	defs, in := definitions(heard), modelFold(heard, epoch)
+	by := func(s Statement, format string, args ...any) bool {
+		_, defined := defs[s.List]
+		line := fmt.Sprintf(format, args...)
+		return defined && strings.HasPrefix(in, line) || defined && strings.Contains(in, "\n"+line)
+	}
+	compare := func(what string, got []Statement, want []string) {
+		var lines []string
+		for _, s := range got {
+			lines = append(lines, fmt.Sprintf("%s %s %v %v %q %v %s %v", s.ID, s.Issuer, s.Action, s.Labels, s.Reason, s.Published, s.About, s.Subjects))
+		}
+		slices.Sort(lines)
+		slices.Sort(want)
+		if !slices.Equal(lines, want) {
+			t.Fatalf("%s: got\n%s\nwant\n%s", what, strings.Join(lines, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	for _, kind := range []Kind{AddAccounts, AddInstances, AddContent} {
+		for _, subject := range []string{"https://bad.example/1", "https://bad.example/2", "https://bad.example/?author=1", "bad.example", "xn--bcher-kva.example"} {
+			var want []string
+			for _, s := range heard {
+				if s.Kind == kind && slices.Contains(s.Subjects, subject) &&
+					by(s, "%v %s on %s labels=%v action=%v until=0 by %s\n", kind, subject, s.List, s.Labels, s.Action, s.ID) {
+					d := defs[s.List]
+					labels := slices.Concat(d.Labels, s.Labels)
+					slices.Sort(labels)
+					want = append(want, fmt.Sprintf("%s %s %v %v %q %v  %v", s.ID, s.Issuer, cmp.Or(s.Action, d.Action), slices.Compact(labels), s.Reason, s.Published, []string{subject}))
+				}
+			}
+			compare(fmt.Sprint(kind, subject), l.Subject(kind, subject), want)
+		}
+	}
+	for id := range 30 {
+		about := fmt.Sprintf("%s/statements/%d", home(id), id)
+		confirmed, disputed := l.About(about)
+		for kind, got := range map[Kind][]Statement{Confirmation: confirmed, Dispute: disputed} {
+			var want []string
+			for _, s := range heard {
+				own := slices.ContainsFunc(world, func(o Statement) bool { return o.ID == about && o.Kind != Retraction && o.Issuer == s.Issuer })
+				if s.Kind == kind && s.About == about && !own && by(s, "%v of %s on %s until=0 by %s\n", kind, about, s.List, s.ID) {
+					want = append(want, fmt.Sprintf("%s %s  [] %q %v %s []", s.ID, s.Issuer, s.Reason, s.Published, about))
+				}
+			}
+			compare(fmt.Sprint(kind, about), got, want)
+		}
+	}
+}
+
+func definitions(world []Statement) map[string]Definition {
 	in := modelFold(world, epoch)
 	defs := map[string]Definition{}
 	for _, s := range world {
@@ -116,6 +171,12 @@ func modelLookup(world []Statement, q Query) []string {
 			defs[s.List] = *s.Definition
 		}
 	}
+	return defs
+}
+
+func modelLookup(world []Statement, q Query) []string {
+	in := modelFold(world, epoch)
+	defs := definitions(world)
 	var found []string
 	for _, s := range world {
 		d, defined := defs[s.List]

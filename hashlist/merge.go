@@ -3,9 +3,6 @@ package hashlist
 import (
 	"cmp"
 	"container/heap"
-	"fmt"
-	"io"
-	"slices"
 	"strings"
 	"time"
 
@@ -19,10 +16,12 @@ import (
 //   - A statement is known by its id, and its id is made from its content, so
 //     there are no two versions of one.
 //   - A retraction acts on the statement it names if both have the same issuer
-//     and list, whether it comes before or after it. It is never undone: a hash
-//     is listed again by a new statement.
+//     and list, whether it comes before or after it. It is never undone: a hash or
+//     subject is listed again by a new statement. Part of a definition, a confirmation
+//     or a dispute there is not: naming one retracts all of a definition, and nothing of
+//     the others.
 //   - Of several definitions of a list the latest counts, by (published, id).
-//   - Hashes of a list that has no definition are kept and match nothing.
+//   - What is on a list that has no definition is kept and matches nothing.
 //
 // On top of that, and not of the log, lies what this node was told: which issuers'
 // statements are void, and how far lists of other nodes are heeded. Lookups see the
@@ -30,10 +29,11 @@ import (
 type fold struct {
 	stmts    []stmt // by number
 	byID     map[string]uint32
-	lists    map[string]*list    // by IRI
-	tombs    map[tombKey]*tomb   // what was retracted, before or after it came
-	points   [SHA256 + 1]points  // the distinct hashes in force
-	owners   [SHA256 + 1][]owner // by the points' IDs: the first posting of each
+	lists    map[string]*list       // by IRI
+	tombs    map[tombKey]*tomb      // what was retracted, before or after it came
+	points   [SHA256 + 1]points     // the distinct hashes in force
+	texts    [textual]exact[string] // the distinct subjects in force, and what opinions are about
+	owners   [tables][]owner        // by the IDs in points and texts: the first posting of each
 	postings []posting
 	free     map[uint32][]uint32 // by length: blocks of postings to use again
 	lapsing  lapses
@@ -47,17 +47,33 @@ type fold struct {
 // owner is 1 + the number of a posting, 0 for none.
 type owner uint32
 
-// posting says that a statement lists a hash. The postings of one statement are
-// one block, in the order of its hashes; those of one hash are chained.
+// posting says that a statement lists a hash or subject, or is about another
+// statement. The postings of one statement are one block, in the order of its hashes or
+// subjects; those of one hash or subject are chained.
 type posting struct {
 	stmt  uint32
 	next  owner
 	point bktree.ID
-	alg   Algorithm // 0 once retracted or lapsed
-	kept  bool      // retracted, but by nothing that is not void
+	in    table // 0 once retracted or lapsed
+	kept  bool  // retracted, but by nothing that is not void
 }
 
-// stmt is an AddHashes or DefineList statement. Retractions are only tombs.
+// table says what the point of a posting is of: an algorithm's points, or behind them
+// the texts of a kind.
+type table uint8
+
+const (
+	textual = int(Dispute-AddAccounts) + 1 // kinds that have texts
+	tables  = int(SHA256) + 1 + textual
+)
+
+// table is that of the texts of statements of kind k, AddAccounts to Dispute.
+func (k Kind) table() table { return table(SHA256) + 1 + table(k-AddAccounts) }
+
+// textsOf returns the texts of table in, which is not an algorithm's.
+func (f *fold) textsOf(in table) *exact[string] { return &f.texts[in-table(SHA256)-1] }
+
+// stmt is a statement. Retractions are only tombs.
 type stmt struct {
 	id        string
 	seq       uint64 // place in the log
@@ -77,13 +93,15 @@ type stmt struct {
 
 type list struct {
 	iri        string
-	origin     string       // "" for this node's own
-	most       Verdict      // its matches come to no more; 0 if it is not heeded
-	defs       []definition // in no order, retracted ones too
-	current    *definition  // nil while there is none
-	stated     *definition  // the same, if nothing were void
-	hashes     int          // postings in force, but for those of void statements
-	statements int          // with at least one such posting
+	origin     string        // "" for this node's own
+	most       Verdict       // its matches come to no more; 0 if it is not heeded
+	defs       []*definition // in no order; retracted by nothing that is not void
+	gone       []*definition // the retracted ones, which come back if that was void
+	current    *definition   // nil while there is none
+	stated     *definition   // the same, if nothing were void
+	hashes     int           // postings of hashes in force, but for those of void statements
+	subjects   int           // the same of accounts, servers and content
+	statements int           // with at least one posting that is in force and not void
 }
 
 type definition struct {
@@ -92,11 +110,15 @@ type definition struct {
 }
 
 func newFold() *fold {
-	return &fold{
+	f := &fold{
 		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]*tomb{},
 		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
 		heeded: map[string]Verdict{}, voids: map[string][]span{},
 	}
+	for i := range f.texts {
+		f.texts[i].ids = map[string]bktree.ID{}
+	}
+	return f
 }
 
 // intern keeps one copy of what many statements share.
@@ -147,24 +169,37 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	f.stmts = append(f.stmts, v)
 	switch s.Kind {
 	case DefineList:
-		v.list.defs = append(v.list.defs, definition{*s.Definition, n})
-		f.choose(v.list)
+		f.weigh(v.list, &definition{*s.Definition, n})
 		f.widen()
-	case AddHashes:
+	default:
 		if v.expires != 0 && v.expires <= now.Unix() {
 			return // known, so that it stays known, but in force no more
 		}
-		f.post(n, s.Hashes)
+		f.post(n, s)
 	}
 }
 
-// post puts the hashes of statement n into force, but for those retracted and those
-// that are in force already.
-func (f *fold) post(n uint32, hashes []Hash) {
+// says returns what a statement puts into force: one of the two is empty.
+func (s *Statement) says() (hashes []Hash, texts []string) {
+	switch s.Kind {
+	case AddHashes:
+		return s.Hashes, nil
+	case AddAccounts, AddInstances, AddContent:
+		return nil, s.Subjects
+	case Confirmation, Dispute:
+		return nil, []string{s.About}
+	}
+	return nil, nil
+}
+
+// post puts what statement n says, as v has it, into force, but for what is retracted
+// and what is in force already.
+func (f *fold) post(n uint32, v *Statement) {
 	s := &f.stmts[n]
 	t, spans := f.tomb(s), f.voids[s.issuer]
+	hashes, texts := v.says()
 	if s.count == 0 {
-		s.count = uint32(len(hashes))
+		s.count = uint32(len(hashes) + len(texts))
 		if blocks := f.free[s.count]; len(blocks) > 0 {
 			s.first = blocks[len(blocks)-1]
 			f.free[s.count] = blocks[:len(blocks)-1]
@@ -178,19 +213,18 @@ func (f *fold) post(n uint32, hashes []Hash) {
 	}
 	had, put := s.live, 0
 	for i, h := range hashes {
-		p := &f.postings[s.first+uint32(i)]
-		retracted, acts := t.fate(h, spans)
-		if acts || p.alg != 0 {
-			continue
+		at := s.first + uint32(i)
+		if retracted, acts := t.fate(t.hash(h), spans); !acts && f.postings[at].in == 0 {
+			f.link(at, table(h.alg), f.points[h.alg].insert(h), retracted)
+			put++
 		}
-		p.alg, p.point, p.kept = h.alg, f.points[h.alg].insert(h), retracted
-		heads := &f.owners[h.alg]
-		for int(p.point) >= len(*heads) {
-			*heads = append(*heads, 0)
+	}
+	for i, text := range texts {
+		at := s.first + uint32(i)
+		if retracted, acts := t.fate(t.text(s.kind, text), spans); !acts && f.postings[at].in == 0 {
+			f.link(at, s.kind.table(), f.textsOf(s.kind.table()).add(text), retracted)
+			put++
 		}
-		p.next = (*heads)[p.point]
-		(*heads)[p.point] = owner(s.first + uint32(i) + 1)
-		put++
 	}
 	s.grow(put)
 	switch {
@@ -199,6 +233,18 @@ func (f *fold) post(n uint32, hashes []Hash) {
 	case had == 0 && s.expires != 0:
 		heap.Push(&f.lapsing, lapse{s.expires, n})
 	}
+}
+
+// link puts posting i into the chain of a point.
+func (f *fold) link(i uint32, in table, point bktree.ID, kept bool) {
+	p := &f.postings[i]
+	p.in, p.point, p.kept = in, point, kept
+	heads := &f.owners[in]
+	for int(point) >= len(*heads) {
+		*heads = append(*heads, 0)
+	}
+	p.next = (*heads)[point]
+	(*heads)[point] = owner(i + 1)
 }
 
 func (f *fold) retract(r *Statement) {
@@ -214,19 +260,22 @@ func (f *fold) retract(r *Statement) {
 		f.widen()
 	case t.whole.act(f.voids[s.issuer]):
 		f.withdraw(n)
-	case len(r.Hashes) == 0:
+	case len(r.Hashes)+len(r.Subjects) == 0:
 		for i := s.first; i < s.first+s.count; i++ {
-			f.postings[i].kept = f.postings[i].alg != 0
+			f.postings[i].kept = f.postings[i].in != 0
 		}
 	default:
 		for _, h := range r.Hashes {
 			if id, ok := f.points[h.alg].find(h); ok {
-				for o := f.owners[h.alg][id]; o != 0; o = f.postings[o-1].next {
-					if f.postings[o-1].stmt == n {
-						f.settle(uint32(o - 1))
-						break
-					}
-				}
+				f.settleOne(n, table(h.alg), id)
+			}
+		}
+		for _, v := range r.Subjects {
+			if s.kind == AddHashes {
+				continue
+			}
+			if id, ok := f.textsOf(s.kind.table()).get(v); ok {
+				f.settleOne(n, s.kind.table(), id)
 			}
 		}
 	}
@@ -236,33 +285,37 @@ func (f *fold) retract(r *Statement) {
 func (f *fold) withdraw(n uint32) {
 	s := &f.stmts[n]
 	for i := s.first; i < s.first+s.count && s.live > 0; i++ {
-		if p := f.postings[i]; p.alg != 0 {
+		if f.postings[i].in != 0 {
 			f.unpost(i)
 		}
 	}
 }
 
-// unpost takes one posting out of force, and the hash with it if nobody else
+// unpost takes one posting out of force, and its point with it if nobody else
 // lists it.
 func (f *fold) unpost(i uint32) {
 	p := &f.postings[i]
 	s := &f.stmts[p.stmt]
-	at := &f.owners[p.alg][p.point]
+	at := &f.owners[p.in][p.point]
 	for *at != owner(i+1) {
 		at = &f.postings[*at-1].next
 	}
 	*at = p.next
-	if f.owners[p.alg][p.point] == 0 {
-		f.points[p.alg].drop(p.point)
+	if f.owners[p.in][p.point] == 0 {
+		if p.in <= table(SHA256) {
+			f.points[p.in].drop(p.point)
+		} else {
+			f.textsOf(p.in).drop(p.point)
+		}
 	}
-	p.alg, p.next = 0, 0
+	p.in, p.next = 0, 0
 	s.grow(-1)
 	if s.live == 0 {
 		f.release(s)
 	}
 }
 
-// release lets the block of a statement that has no hash in force be used again.
+// release lets the block of a statement that has nothing in force be used again.
 func (f *fold) release(s *stmt) {
 	f.free[s.count] = append(f.free[s.count], s.first)
 	s.first, s.count = 0, 0
@@ -300,36 +353,6 @@ func (f *fold) lapse(now time.Time) {
 		n := heap.Pop(&f.lapsing).(lapse).stmt
 		f.withdraw(n)
 	}
-}
-
-// write prints the fold in a form that depends on nothing but the statements: what
-// is in force at now if nothing is void, sorted. Two nodes that hold the same statements print the
-// same bytes.
-func (f *fold) write(w io.Writer, now time.Time) error {
-	var lines []string
-	for _, l := range f.lists {
-		if c := l.stated; c != nil {
-			lines = append(lines, fmt.Sprintf("list %s %s %q labels=%v audience=%v action=%v radii=%v by %s\n",
-				l.iri, c.Name, c.Summary, c.Labels, c.Audience, c.Action, c.Radii, f.stmts[c.stmt].id))
-		}
-	}
-	for _, a := range Algorithms {
-		f.points[a].each(func(id bktree.ID, h Hash) {
-			for o := f.owners[a][id]; o != 0; o = f.postings[o-1].next {
-				if s := &f.stmts[f.postings[o-1].stmt]; !f.postings[o-1].kept && (s.expires == 0 || s.expires > now.Unix()) {
-					lines = append(lines, fmt.Sprintf("hash %v on %s labels=%v action=%v until=%d by %s\n",
-						h, s.list.iri, s.labels, s.action, s.expires, s.id))
-				}
-			}
-		})
-	}
-	slices.Sort(lines)
-	for _, l := range lines {
-		if _, err := io.WriteString(w, l); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // lapses is a heap of the statements that lapse, the next one first.

@@ -121,3 +121,46 @@ func (t *indexed[P]) each(visit func(bktree.ID, Hash)) {
 		}
 	}
 }
+
+// exact is a set of keys, each with a small number. It is not locked: the fold's
+// lock covers it.
+type exact[K comparable] struct {
+	ids  map[K]bktree.ID
+	keys []K // by ID
+	free []bktree.ID
+}
+
+func (t *exact[K]) add(k K) bktree.ID {
+	if id, ok := t.ids[k]; ok {
+		return id
+	}
+	id := bktree.ID(len(t.keys))
+	if n := len(t.free); n > 0 {
+		id, t.free = t.free[n-1], t.free[:n-1]
+		t.keys[id] = k
+	} else {
+		t.keys = append(t.keys, k)
+	}
+	t.ids[k] = id
+	return id
+}
+
+func (t *exact[K]) drop(id bktree.ID) {
+	delete(t.ids, t.keys[id])
+	var none K
+	t.keys[id] = none // a text need not live on
+	t.free = append(t.free, id)
+}
+
+func (t *exact[K]) get(k K) (bktree.ID, bool) {
+	id, ok := t.ids[k]
+	return id, ok
+}
+
+func (t *exact[K]) all(visit func(bktree.ID, K)) {
+	for k, id := range t.ids {
+		visit(id, k)
+	}
+}
+
+func (t *exact[K]) len() int { return len(t.ids) }

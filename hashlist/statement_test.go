@@ -31,10 +31,13 @@ func home(id int) string {
 // A statement's content follows from its id, as it does in the world.
 func anyStatement(t *rapid.T, id int) Statement {
 	s := Statement{
-		ID:        fmt.Sprintf("%s/statements/%d", home(id), id),
-		Issuer:    fmt.Sprintf("%s/users/%d", home(id), rapid.IntRange(0, 2).Draw(t, "issuer")),
-		List:      fmt.Sprintf("%s/lists/%d", home(id), rapid.IntRange(0, 2).Draw(t, "list")),
-		Kind:      rapid.SampledFrom([]Kind{AddHashes, AddHashes, AddHashes, Retraction, Retraction, DefineList}).Draw(t, "kind"),
+		ID:     fmt.Sprintf("%s/statements/%d", home(id), id),
+		Issuer: fmt.Sprintf("%s/users/%d", home(id), rapid.IntRange(0, 2).Draw(t, "issuer")),
+		List:   fmt.Sprintf("%s/lists/%d", home(id), rapid.IntRange(0, 2).Draw(t, "list")),
+		Kind: rapid.SampledFrom([]Kind{
+			AddHashes, AddHashes, AddHashes, Retraction, Retraction, Retraction, DefineList,
+			AddAccounts, AddInstances, AddContent, Confirmation, Dispute,
+		}).Draw(t, "kind"),
 		Published: epoch.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "published")) * time.Second),
 		Reason:    rapid.SampledFrom([]string{"", "because", "weil\nüber"}).Draw(t, "reason"),
 	}
@@ -53,20 +56,44 @@ func anyStatement(t *rapid.T, id int) Statement {
 		}
 		return h
 	}
+	// Accounts and content have addresses in common, and retractions name any.
+	addresses := []string{"https://bad.example/1", "https://bad.example/2", "https://bad.example/?author=1"}
+	domains := []string{"bad.example", "worse.example", "xn--bcher-kva.example"}
+	subjects := func(of []string) []string {
+		return rapid.SliceOfNDistinct(rapid.SampledFrom(of), 1, len(of), rapid.ID).Draw(t, "subjects")
+	}
+	if s.Kind != Retraction && s.Kind != DefineList && rapid.Bool().Draw(t, "lapses") {
+		s.Expires = s.Published.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "lifetime")) * time.Second)
+	}
+	terms := func() {
+		s.Labels = labels()
+		s.Action = rapid.SampledFrom([]Action{0, 0, Accept, Filter, Reject, Drop}).Draw(t, "action")
+	}
 	switch s.Kind {
 	case AddHashes:
-		s.Labels, s.Hashes = labels(), hashes(1)
-		s.Action = rapid.SampledFrom([]Action{0, 0, Accept, Filter, Reject, Drop}).Draw(t, "action")
-		if rapid.Bool().Draw(t, "lapses") {
-			s.Expires = s.Published.Add(time.Duration(rapid.IntRange(1, 200).Draw(t, "lifetime")) * time.Second)
-		}
+		s.Hashes = hashes(1)
+		terms()
+	case AddAccounts, AddContent:
+		s.Subjects = subjects(addresses)
+		terms()
+	case AddInstances:
+		s.Subjects = subjects(domains)
+		terms()
+	case Confirmation, Dispute:
+		other := rapid.IntRange(0, 29).Filter(func(n int) bool { return n != id }).Draw(t, "about")
+		s.About = fmt.Sprintf("%s/statements/%d", home(other), other)
 	case Retraction:
 		other := rapid.IntRange(0, 29).Draw(t, "retracts")
 		if home(other) != home(id) { // nobody retracts across origins
 			other = other/3*3 + id%3
 		}
 		s.Retracts = fmt.Sprintf("%s/statements/%d", home(other), other)
-		s.Hashes = hashes(0)
+		switch rapid.IntRange(0, 2).Draw(t, "what") {
+		case 0:
+			s.Hashes = hashes(1)
+		case 1:
+			s.Subjects = subjects(append(append([]string{s.Retracts}, addresses...), domains...))
+		}
 	case DefineList:
 		s.Definition = &Definition{
 			Name: rapid.SampledFrom([]string{"a", "list-2"}).Draw(t, "name"), Labels: labels(), Summary: "what it is for",
@@ -112,6 +139,12 @@ func TestStatementBinary(t *testing.T) {
 	var s Statement
 	if err := s.UnmarshalBinary([]byte{9, 1}); err == nil || !strings.Contains(err.Error(), "version 9") {
 		t.Errorf("another version: %v", err)
+	}
+	// A log that a newer program wrote is not read as if its kinds meant nothing.
+	for _, kind := range []byte{0, byte(Dispute) + 1, 255} {
+		if err := s.UnmarshalBinary([]byte{1, kind}); err == nil || !strings.Contains(err.Error(), "does not know") {
+			t.Errorf("kind %d: %v", kind, err)
+		}
 	}
 }
 

@@ -2,11 +2,16 @@ package hashlist
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestCheckSubject(t *testing.T) {
@@ -186,6 +191,146 @@ func TestSubjectsValidate(t *testing.T) {
 			t.Errorf("got %v, want an error that says %q", err, c.says)
 		}
 	}
+}
+
+// said makes a statement of any kind on a list, at a second.
+func said(kind Kind, list, issuer string, at int, texts ...string) Statement {
+	statements++
+	s := Statement{
+		ID: fmt.Sprintf("%s/statements/s%d", origin, statements), Issuer: origin + "/users/" + issuer, List: origin + "/lists/" + list,
+		Kind: kind, Published: epoch.Add(time.Duration(at) * time.Second),
+	}
+	switch kind {
+	case Confirmation, Dispute:
+		s.About = texts[0]
+	case Retraction:
+		s.Retracts, s.Subjects = texts[0], texts[1:]
+	default:
+		s.Subjects = texts
+	}
+	return s
+}
+
+func idsOf(all []Statement) string { return strings.Join(ids(all), " ") }
+
+// TestSubjects runs in a bubble, where time passes at once and begins long
+// before the statements' own.
+func TestSubjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := open(t, &memoryLog{})
+		const mallory, trent, server = "https://bad.example/users/mallory", "https://bad.example/users/trent", "bad.example"
+		now := time.Now().UTC().Truncate(time.Second)
+		late, early := said(AddAccounts, "ban", "a", 2, mallory, trent), said(AddAccounts, "ban", "b", 1, mallory)
+		late.Labels, late.Reason, late.Action = []string{"spam"}, "why", Filter
+		whole, post := said(AddInstances, "ban", "a", 0, server), said(AddContent, "ban", "a", 0, mallory)
+		whole.Published, whole.Expires = now, now.Add(time.Hour)
+		nowhere := said(AddAccounts, "undefined", "a", 0, mallory)
+		apply(t, l, define("ban", Reject), late, early, whole, post, nowhere)
+
+		got := l.Subject(AddAccounts, mallory)
+		want := []Statement{early, late}
+		want[0].Action, want[0].Labels = Reject, []string{"csam"}
+		want[1].Labels, want[1].Subjects = []string{"csam", "spam"}, []string{mallory}
+		if diff := cmp.Diff(want, got, cmp.AllowUnexported(Hash{})); diff != "" {
+			t.Error(diff)
+		}
+		if got := l.Subject(AddContent, mallory); idsOf(got) != idsOf([]Statement{post}) {
+			t.Errorf("content: %+v", got)
+		}
+		for _, none := range [][]Statement{
+			l.Subject(AddInstances, "worse.example"), l.Subject(AddInstances, "x.bad.example"), l.Subject(AddHashes, mallory), l.Subject(0, mallory),
+			l.Subject(Confirmation, mallory), l.Subject(255, mallory),
+		} {
+			if none != nil {
+				t.Errorf("%+v", none)
+			}
+		}
+		v, _ := l.List(late.List)
+		if c := l.Counts(); c.Subjects[AddAccounts] != 2 || c.Subjects[AddInstances] != 1 || c.Subjects[AddContent] != 1 || c.Hashes[PDQ] != 0 || v.Subjects != 5 || v.Statements != 4 || v.Hashes != 0 {
+			t.Errorf("%+v, %+v", c, v)
+		}
+		for _, want := range []string{"accounts " + mallory, "instances bad.example", "content " + mallory} {
+			if !strings.Contains(folded(t, l), want+" on "+late.List) {
+				t.Errorf("the fold does not show %s", want)
+			}
+		}
+
+		apply(t, l, said(Retraction, "ban", "b", 9, late.ID, mallory), said(Retraction, "ban", "a", 9, late.ID, mallory, "worse.example"))
+		if got := l.Subject(AddAccounts, mallory); idsOf(got) != idsOf([]Statement{early}) {
+			t.Errorf("after the retraction: %+v", got)
+		}
+		if in := l.SubjectsInForce(&late); !slices.Equal(in, []string{trent}) || len(l.Subject(AddAccounts, trent)) != 1 || l.InForce(&late) != nil {
+			t.Errorf("in force: %v", in)
+		}
+		// By a key that was in other hands, and then by its owner too.
+		stolen := []Span{{From: epoch.Add(9 * time.Second)}}
+		if err := l.Void(context.Background(), late.Issuer, stolen); err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Subject(AddAccounts, mallory); idsOf(got) != idsOf([]Statement{early, late}) || len(l.SubjectsInForce(&late)) != 2 {
+			t.Errorf("after the retraction turned out to be void: %+v", got)
+		}
+		apply(t, l, said(Retraction, "ban", "a", 8, late.ID, mallory))
+		if got := l.Subject(AddAccounts, mallory); idsOf(got) != idsOf([]Statement{early}) {
+			t.Errorf("retracted again: %+v", got)
+		}
+		if err := l.Void(context.Background(), late.Issuer, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Void(context.Background(), late.Issuer, stolen); err != nil {
+			t.Fatal(err)
+		}
+		if in := l.SubjectsInForce(&late); !slices.Equal(in, []string{trent}) {
+			t.Errorf("in force: %v", in)
+		}
+		if err := l.Void(context.Background(), late.Issuer, nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour - time.Second)
+		if len(l.Subject(AddInstances, server)) != 1 {
+			t.Error("lapsed too early")
+		}
+		time.Sleep(time.Second)
+		if l.Subject(AddInstances, server) != nil || l.SubjectsInForce(&whole) != nil {
+			t.Error("did not lapse")
+		}
+		time.Sleep(sweep + time.Second)
+		synctest.Wait()
+		if c := l.Counts(); c.Subjects[AddInstances] != 0 {
+			t.Error("what has lapsed is still in the index")
+		}
+
+		agree, again, against := said(Confirmation, "ban", "b", 3, late.ID), said(Confirmation, "ban", "b", 4, late.ID), said(Dispute, "ban", "c", 3, late.ID)
+		against.Reason = "no"
+		own, about := said(Confirmation, "ban", "a", 3, late.ID), said(Dispute, "ban", "a", 3, agree.ID)
+		apply(t, l, again, agree, against, own, about, said(Confirmation, "undefined", "b", 3, late.ID))
+		confirmed, disputed := l.About(late.ID)
+		if diff := cmp.Diff([][]Statement{{agree, again}, {against}}, [][]Statement{confirmed, disputed}, cmp.AllowUnexported(Hash{})); diff != "" {
+			t.Error(diff)
+		}
+		if confirmed, disputed := l.About(agree.ID); confirmed != nil || idsOf(disputed) != idsOf([]Statement{about}) {
+			t.Errorf("of a confirmation: %+v, %+v", confirmed, disputed)
+		}
+		// Single parts of it there are none to retract; all of it there is.
+		apply(t, l, said(Retraction, "ban", "c", 9, against.ID, late.ID))
+		if _, disputed := l.About(late.ID); len(disputed) != 1 {
+			t.Errorf("retracted in part: %+v", disputed)
+		}
+		apply(t, l, said(Retraction, "ban", "c", 9, against.ID))
+		if _, disputed := l.About(late.ID); disputed != nil {
+			t.Errorf("retracted: %+v", disputed)
+		}
+		if !strings.Contains(folded(t, l), "confirmation of "+late.ID+" on ") {
+			t.Error("the fold does not show a confirmation")
+		}
+		if err := l.Void(context.Background(), early.Issuer, []Span{{From: epoch, Until: epoch.Add(4 * time.Second)}}); err != nil {
+			t.Fatal(err)
+		}
+		if confirmed, _ := l.About(late.ID); idsOf(confirmed) != idsOf([]Statement{again}) || l.Subject(AddAccounts, mallory) != nil {
+			t.Errorf("void: %+v", confirmed)
+		}
+		l.Close()
+	})
 }
 
 // TestFirstEncoding: what an older program has written is read, and what it can

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tocsin-fed/tocsin/bktree"
 )
 
 // Span is the time from From until just before Until. A zero From is the
@@ -25,7 +27,7 @@ type Span struct{ From, Until time.Time }
 // what statements come to by themselves, and the numbers of Counts, in which void
 // hashes are still counted.
 //
-// The hashes that void retractions withdrew are read from the log. If that fails,
+// What void retractions withdrew is read from the log. If that fails,
 // nothing has changed.
 func (l *Lists) Void(ctx context.Context, issuer string, spans []Span) error {
 	l.voiding.Lock()
@@ -93,11 +95,12 @@ func within(at int64, spans []span) bool {
 type tombKey struct{ statement, issuer, list string }
 
 // tomb is all that was retracted of one statement, and when the retractions were
-// published: some may turn out to be void. Parts are a map, because an issuer may
+// published: some may turn out to be void. Parts are maps, because an issuer may
 // retract hash by hash a thousand times over.
 type tomb struct {
-	whole moments
-	parts map[Hash]moments
+	whole    moments
+	hashes   map[Hash]moments
+	subjects map[string]moments
 }
 
 // moments are Unix seconds, sorted, none twice.
@@ -120,13 +123,44 @@ func (m moments) act(spans []span) bool {
 	return slices.ContainsFunc(m, func(at int64) bool { return !within(at, spans) })
 }
 
-// fate tells whether h was retracted, and whether by a retraction that is not void.
-func (t *tomb) fate(h Hash, spans []span) (retracted, acts bool) {
+// hash returns when h was retracted by itself.
+func (t *tomb) hash(h Hash) moments {
+	if t == nil {
+		return nil
+	}
+	return t.hashes[h]
+}
+
+// text returns when a text of a statement of the given kind was retracted by itself.
+// Confirmations and disputes are retracted whole.
+func (t *tomb) text(kind Kind, text string) moments {
+	if t == nil || kind == Confirmation || kind == Dispute {
+		return nil
+	}
+	return t.subjects[text]
+}
+
+// fate tells whether what was retracted by itself at the moments part was retracted at
+// all, and whether by something that is not void.
+func (t *tomb) fate(part moments, spans []span) (retracted, acts bool) {
 	if t == nil {
 		return false, false
 	}
-	part := t.parts[h]
 	return len(t.whole)+len(part) > 0, t.whole.act(spans) || part.act(spans)
+}
+
+// parts yields when each part was retracted by itself.
+func (t *tomb) parts(yield func(moments) bool) {
+	for _, m := range t.hashes {
+		if !yield(m) {
+			return
+		}
+	}
+	for _, m := range t.subjects {
+		if !yield(m) {
+			return
+		}
+	}
 }
 
 // any tells what fate tells of a definition, for which every retraction is one of
@@ -136,7 +170,7 @@ func (t *tomb) any(spans []span) (retracted, acts bool) {
 		return false, false
 	}
 	acts = t.whole.act(spans)
-	for _, m := range t.parts {
+	for m := range t.parts {
 		acts = acts || m.act(spans)
 	}
 	return true, acts
@@ -150,7 +184,7 @@ func (t *tomb) lifts(spans []span) bool {
 	if len(t.whole) > 0 {
 		return true
 	}
-	for _, m := range t.parts {
+	for m := range t.parts {
 		if !m.act(spans) {
 			return true
 		}
@@ -168,22 +202,32 @@ func (f *fold) bury(r *Statement) (tombKey, *tomb) {
 		f.tombs[key] = t
 	}
 	at := r.Published.Unix()
-	if len(r.Hashes) == 0 {
-		t.whole = t.whole.with(at)
-		return key, t
-	}
-	if t.parts == nil {
-		t.parts = make(map[Hash]moments, len(r.Hashes))
-	}
 	one := moments{at} // shared by those that are retracted for the first time
-	for _, h := range r.Hashes {
-		if m := t.parts[h]; m == nil {
-			t.parts[h] = one
-		} else {
-			t.parts[h] = m.with(at)
+	switch {
+	case len(r.Hashes) > 0:
+		if t.hashes == nil {
+			t.hashes = make(map[Hash]moments, len(r.Hashes))
 		}
+		retire(t.hashes, r.Hashes, one)
+	case len(r.Subjects) > 0:
+		if t.subjects == nil {
+			t.subjects = make(map[string]moments, len(r.Subjects))
+		}
+		retire(t.subjects, r.Subjects, one)
+	default:
+		t.whole = t.whole.with(at)
 	}
 	return key, t
+}
+
+func retire[K comparable](parts map[K]moments, retracted []K, one moments) {
+	for _, k := range retracted {
+		if m := parts[k]; m == nil {
+			parts[k] = one
+		} else {
+			parts[k] = m.with(one[0])
+		}
+	}
 }
 
 // tomb returns what was retracted of s, nil for nothing.
@@ -203,15 +247,32 @@ func (f *fold) buried(key tombKey) (uint32, bool) {
 func (f *fold) settle(i uint32) {
 	p := &f.postings[i]
 	s := &f.stmts[p.stmt]
-	retracted, acts := f.tomb(s).fate(f.points[p.alg].at(p.point), f.voids[s.issuer])
+	t := f.tomb(s)
+	var part moments
+	if p.in <= table(SHA256) {
+		part = t.hash(f.points[p.in].at(p.point))
+	} else {
+		part = t.text(s.kind, f.textsOf(p.in).keys[p.point])
+	}
+	retracted, acts := t.fate(part, f.voids[s.issuer])
 	if p.kept = retracted; acts {
 		f.unpost(i)
 	}
 }
 
+// settleOne settles the posting of statement n at a point, if it has one.
+func (f *fold) settleOne(n uint32, in table, point bktree.ID) {
+	for o := f.owners[in][point]; o != 0; o = f.postings[o-1].next {
+		if f.postings[o-1].stmt == n {
+			f.settle(uint32(o - 1))
+			return
+		}
+	}
+}
+
 // missing returns the IDs of the statements, but for those in have, of which
 // something may come back into force if spans are what is void. The fold has let go
-// of their hashes.
+// of their hashes and subjects.
 func (f *fold) missing(issuer string, spans []span, have map[string]Statement, now time.Time) []string {
 	var ids []string
 	for key, t := range f.tombs {
@@ -254,15 +315,16 @@ func (f *fold) annul(issuer string, spans []span, have map[string]Statement, now
 		}
 		s := &f.stmts[n]
 		for i := s.first; i < s.first+s.count && s.live > 0; i++ {
-			if f.postings[i].alg != 0 {
+			if f.postings[i].in != 0 {
 				f.settle(i)
 			}
 		}
 		if v, read := have[key.statement]; read && s.torn(now) {
-			f.post(n, v.Hashes)
+			f.post(n, &v)
 		}
 	}
 	for _, l := range f.lists {
+		l.defs, l.gone = append(l.defs, l.gone...), nil
 		f.choose(l)
 	}
 	f.widen()
@@ -274,38 +336,58 @@ func (s *stmt) annul(void bool) {
 	if s.void == void {
 		return
 	}
-	by, one := int(s.live), min(1, int(s.live))
+	live := int(s.live)
 	if s.void = void; void {
-		by, one = -by, -one
+		s.list.tally(s.kind, -live, -min(1, live))
+	} else {
+		s.list.tally(s.kind, live, min(1, live))
 	}
-	s.list.hashes += by
-	s.list.statements += one
 }
 
-// grow changes how many hashes of s are in force.
+// grow changes how many hashes or subjects of s are in force.
 func (s *stmt) grow(by int) {
 	was := min(1, int(s.live))
 	s.live = uint32(int(s.live) + by)
 	if !s.void {
-		s.list.hashes += by
-		s.list.statements += min(1, int(s.live)) - was
+		s.list.tally(s.kind, by, min(1, int(s.live))-was)
 	}
 }
 
-// choose works out which definition of l counts: the latest that is neither
-// retracted nor void; and which one would, if nothing were void.
+func (l *list) tally(kind Kind, postings, statements int) {
+	switch kind {
+	case AddHashes:
+		l.hashes += postings
+	case AddAccounts, AddInstances, AddContent:
+		l.subjects += postings
+	}
+	l.statements += statements
+}
+
+// choose works out which definition of l counts.
 func (f *fold) choose(l *list) {
 	l.current, l.stated = nil, nil
-	for i := range l.defs {
-		d := &l.defs[i]
-		s := &f.stmts[d.stmt]
-		retracted, acts := f.tomb(s).any(f.voids[s.issuer])
-		if !retracted && f.later(d, l.stated) {
-			l.stated = d
-		}
-		if !acts && !s.void && f.later(d, l.current) {
-			l.current = d
-		}
+	defs := l.defs
+	l.defs = nil
+	for _, d := range defs {
+		f.weigh(l, d)
+	}
+}
+
+// weigh gives l a definition, which counts if it is the latest that is neither
+// retracted nor void.
+func (f *fold) weigh(l *list, d *definition) {
+	s := &f.stmts[d.stmt]
+	retracted, acts := f.tomb(s).any(f.voids[s.issuer])
+	if acts {
+		l.gone = append(l.gone, d)
+		return
+	}
+	l.defs = append(l.defs, d)
+	if !retracted && f.later(d, l.stated) {
+		l.stated = d
+	}
+	if !s.void && f.later(d, l.current) {
+		l.current = d
 	}
 }
 

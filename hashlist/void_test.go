@@ -64,6 +64,19 @@ func acting(f *fold, now time.Time) string {
 			})
 		})
 	}
+	for kind := AddAccounts; kind <= Dispute; kind++ {
+		f.textsOf(kind.table()).all(func(id bktree.ID, text string) {
+			for o := f.owners[kind.table()][id]; o != 0; o = f.postings[o-1].next {
+				switch s := &f.stmts[f.postings[o-1].stmt]; {
+				case !s.stands(now.Unix()):
+				case kind == Confirmation || kind == Dispute:
+					lines = append(lines, fmt.Sprintf("%v of %s on %s until=%d by %s\n", kind, text, s.list.iri, s.expires, s.id))
+				default:
+					lines = append(lines, fmt.Sprintf("%v %s on %s labels=%v action=%v until=%d by %s\n", kind, text, s.list.iri, s.labels, s.action, s.expires, s.id))
+				}
+			}
+		})
+	}
 	slices.Sort(lines)
 	return strings.Join(lines, "")
 }
