@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -205,7 +206,12 @@ func (o *object) hashes() []hashlist.Hash {
 		return nil
 	}
 	var all []hashlist.Hash
-	for _, t := range texts {
+	for i, t := range texts {
+		// The text of an error is logged, and hashes are not: what has no algorithm may be one, or the half of one.
+		if name, _, _ := strings.Cut(t, ":"); !isAlgorithm(name) {
+			o.fail("hash %d has no known algorithm (want algorithm:hex, as in pdq:f8f8…)", i+1)
+			return nil
+		}
 		h, err := hashlist.ParseHash(t)
 		if err != nil {
 			o.fail("%w", err)
@@ -266,4 +272,9 @@ func cutFragment(iri string) (before, fragment string, ok bool) {
 		}
 	}
 	return iri, "", false
+}
+
+func isAlgorithm(name string) bool {
+	_, err := hashlist.ParseAlgorithm(name)
+	return err == nil
 }
