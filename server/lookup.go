@@ -109,20 +109,29 @@ func (s *Server) query(r *pb.LookupRequest) (q hashlist.Query, err error) {
 	return q, nil
 }
 
-// lookup answers one query. What its matches take is taken from budget.
-func (s *Server) lookup(r *pb.LookupRequest, budget *int) (*pb.LookupResponse, error) {
+// lookup answers one query in v. What its matches take is taken from budget.
+func (s *Server) lookup(r *pb.LookupRequest, budget *int, v *pb.LookupResponse) error {
 	q, err := s.query(r)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	result := s.cfg.Lists.Lookup(q)
 	s.metrics.verdict(result.Verdict)
-	return lookupResponse(&result, budget), nil
+	respond(&result, budget, v)
+	return nil
 }
 
 func lookupResponse(r *hashlist.Result, budget *int) *pb.LookupResponse {
-	v := &pb.LookupResponse{
-		Truncated: r.Truncated, Verdict: pb.Verdict(r.Verdict), Reason: r.Reason, IndexSeq: r.Seq,
+	v := new(pb.LookupResponse)
+	respond(r, budget, v)
+	return v
+}
+
+// respond fills in v. What the matches take is taken from budget.
+func respond(r *hashlist.Result, budget *int, v *pb.LookupResponse) {
+	v.Truncated, v.Verdict, v.Reason, v.IndexSeq = r.Truncated, pb.Verdict(r.Verdict), r.Reason, r.Seq
+	if len(r.Matches) > 0 {
+		v.Matches = make([]*pb.Match, 0, len(r.Matches))
 	}
 	for i := range r.Matches {
 		m := match(&r.Matches[i])
@@ -132,7 +141,6 @@ func lookupResponse(r *hashlist.Result, budget *int) *pb.LookupResponse {
 		}
 		v.Matches = append(v.Matches, m)
 	}
-	return v
 }
 
 func match(m *hashlist.Match) *pb.Match {
@@ -151,8 +159,11 @@ func (l *lookupService) Lookup(ctx context.Context, r *pb.LookupRequest) (*pb.Lo
 	if err := callerOf(ctx).spend(max(1, len(r.GetHashes()))); err != nil {
 		return nil, err
 	}
-	budget := answerBytes
-	return l.s.lookup(r, &budget)
+	v, budget := new(pb.LookupResponse), answerBytes
+	if err := l.s.lookup(r, &budget, v); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 // answered is the outcome of one message of a LookupStream.
@@ -227,14 +238,14 @@ func (l *lookupService) batch(r *pb.LookupStreamRequest) (*pb.LookupStreamRespon
 	if n := len(r.GetLookups()); n > maxLookups {
 		return nil, refuse(errInvalid, "%d lookups in one message are more than %d", n, maxLookups)
 	}
-	v := &pb.LookupStreamResponse{Tag: r.GetTag(), Lookups: make([]*pb.LookupResponse, 0, len(r.GetLookups()))}
+	v := &pb.LookupStreamResponse{Tag: r.GetTag(), Lookups: make([]*pb.LookupResponse, len(r.GetLookups()))}
+	answers := make([]pb.LookupResponse, len(v.Lookups)) // at once: they come and go together
 	budget := answerBytes
 	for i, q := range r.GetLookups() {
-		a, err := l.s.lookup(q, &budget)
-		if err != nil {
+		v.Lookups[i] = &answers[i]
+		if err := l.s.lookup(q, &budget, v.Lookups[i]); err != nil {
 			return nil, refuse(errors.Unwrap(err), "lookup %d of the message with tag %d: %v", i+1, r.GetTag(), err)
 		}
-		v.Lookups = append(v.Lookups, a)
 	}
 	return v, nil
 }
