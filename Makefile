@@ -21,7 +21,7 @@ FUZZTIME ?= 20s
 BENCHTIME ?= 1s
 export FUZZTIME BENCHTIME
 
-.PHONY: help build demo run test lint proto proto-publish fuzz bench
+.PHONY: help build demo run test interop lint proto proto-publish fuzz bench
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -39,7 +39,11 @@ run: build ## run a node in ./data, made on the first run
 
 test: ## run the whole test suite with the race detector
 	@tools/setup go cc strace
-	$(GO) test -race -count=1 -timeout 15m ./...
+	$(GO) test -race -count=1 -timeout 15m -skip '^TestInterop' ./...
+
+interop: ## try the federation against Fedify, a server that is not ours
+	@tools/setup go cc npm
+	@tools/interop
 
 lint: ## check format, vet, staticcheck, generated code, go.mod and scripts
 	@tools/setup go cc protoc
