@@ -83,13 +83,8 @@ func (n *Node) attend(ctx context.Context, s *subscription) {
 		s.mu.Unlock()
 		return
 	}
-	s.busy = true
+	s.busy = true // until leave says otherwise, or for good once ctx has ended
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		s.busy = false
-		s.mu.Unlock()
-	}()
 	var failures uint32
 	for {
 		wait, longest, err := n.advance(ctx, s)
@@ -106,7 +101,10 @@ func (n *Node) attend(ctx context.Context, s *subscription) {
 		}
 		n.noteTrouble(ctx, s, err)
 		if wait < 0 {
-			return
+			if n.leave(s) {
+				return
+			}
+			continue
 		}
 		timer := time.NewTimer(wait)
 		select {
@@ -118,6 +116,23 @@ func (n *Node) attend(ctx context.Context, s *subscription) {
 		}
 		timer.Stop()
 	}
+}
+
+// over reports whether nothing is left to be done about a follow.
+func (n *Node) over(f Follow) bool {
+	return f.State == FollowEnded && (f.Told || n.now().Sub(f.Answered) > giveUpUndo)
+}
+
+// leave reports whether a list needs no attention any more. What it decides is
+// decided with busy: who changes the follow later finds nobody busy, and begins anew.
+func (n *Node) leave(s *subscription) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.over(s.f) {
+		s.busy = false
+		return true
+	}
+	return false
 }
 
 // noteTrouble keeps what is wrong with a list for people to see.
@@ -148,23 +163,34 @@ func (n *Node) advance(ctx context.Context, s *subscription) (wait, longest time
 		if err := n.post(ctx, s.inbox(), n.nodeKey(), body); err != nil {
 			return 0, maxAskWait, fmt.Errorf("ask to follow: %w", err)
 		}
-		return jitter(askEvery), maxAskWait, n.update(ctx, s, func(f *Follow) { f.Told = true })
+		return jitter(askEvery), maxAskWait, n.told(ctx, s, f)
 	case FollowAccepted:
 		return jitter(pollEvery), maxPullWait, n.pull(ctx, s)
 	case FollowEnded:
-		if f.Told || n.now().Sub(f.Answered) > giveUpUndo {
+		if n.over(f) {
 			return -1, 0, nil
 		}
 		body, err := undoFollow(n.cfg.Origin+"/follows/"+token(), f.ID, n.cfg.Origin+"/actor", f.List)
 		if err != nil {
-			return -1, 0, err
+			return 0, maxAskWait, err
 		}
 		if err := n.post(ctx, s.inbox(), n.nodeKey(), body); err != nil {
 			return 0, maxAskWait, fmt.Errorf("tell that it is followed no more: %w", err)
 		}
-		return -1, 0, n.update(ctx, s, func(f *Follow) { f.Told = true })
+		return -1, maxAskWait, n.told(ctx, s, f)
 	}
 	return renewEvery, maxAskWait, nil
+}
+
+// told notes that the publisher has heard what was sent of a follow as it was
+// then. Meanwhile somebody may have ended it or asked anew, and of that nothing was heard.
+func (n *Node) told(ctx context.Context, s *subscription, then Follow) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.f.ID != then.ID || s.f.State != then.State {
+		return nil
+	}
+	return n.updateLocked(ctx, s, func(f *Follow) { f.Told = true })
 }
 
 func (s *subscription) inbox() string {

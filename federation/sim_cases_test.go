@@ -1,0 +1,190 @@
+package federation_test
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tocsin-fed/tocsin/federation"
+	"github.com/tocsin-fed/tocsin/hashlist"
+)
+
+// inBubble runs a small simulation under a clock of its own. It fails if one of
+// its nodes leaves a goroutine behind.
+func inBubble(t *testing.T, run func(t *testing.T, net *simNet)) {
+	simKeys() // outside: it takes long
+	synctest.Test(t, func(t *testing.T) {
+		net := newSimNet(1, func(what string) { t.Errorf("a contract was broken: %s", what) })
+		defer func() {
+			for _, all := range net.hosts {
+				for _, s := range all {
+					s.stop(false, false)
+				}
+			}
+			net.running.Wait()
+		}()
+		run(t, net)
+	})
+}
+
+// simFollow has b follow a list of a, and a approve it.
+func simFollow(t *testing.T, a, b *simNode, list string) {
+	t.Helper()
+	if _, err := b.living().Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+		t.Fatal(err)
+	}
+	simWait(t, "the publisher hears of it", time.Minute, func() bool { return a.follower(list, b) != 0 })
+	if _, err := a.living().Decide(t.Context(), list, b.origin+"/actor", true); err != nil {
+		t.Fatal(err)
+	}
+	simWait(t, "the follow is accepted", time.Minute, func() bool { return b.follow(list).State == federation.FollowAccepted })
+}
+
+// follower returns how another node stands to a list of s, 0 for not at all.
+func (s *simNode) follower(list string, other *simNode) federation.FollowerState {
+	l := s.living()
+	if l == nil {
+		return 0
+	}
+	all, _ := l.Followers(list)
+	for _, f := range all {
+		if f.Actor == other.origin+"/actor" {
+			return f.State
+		}
+	}
+	return 0
+}
+
+// simHold takes the first request that is meant, and delivers it when it is let
+// go, when its sender has long given up.
+func simHold(net *simNet, from *simNode, text string, after time.Duration) {
+	held := false
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	net.meddle = func(sender, _ *simNode, r *http.Request, body []byte, f *simFate) {
+		if !held && sender == from && r.Method == http.MethodPost && bytes.Contains(body, []byte(text)) {
+			held = true
+			f.out = after
+		}
+	}
+}
+
+// A follower is off for weeks, so long that its publisher gives it up; what it then finds is
+// all there is, and the next ban is pushed to it again.
+func TestSimulationLongAbsence(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *simNet) {
+		a, b := net.add(1), net.add(2)
+		mustStart(t, a, b)
+		list := a.list("refused")
+		a.define(list, "a list", hashlist.Followers)
+		early, _ := a.ban(list, pdq(t, 1))
+		simFollow(t, a, b, list)
+		b.stop(false, false)
+		a.ban(list, pdq(t, 2))
+		a.say(hashlist.Statement{Kind: hashlist.Retraction, List: list, Retracts: early.ID})
+		pause(t.Context(), 22*24*time.Hour)
+		if p := a.living().PeerStatuses(); len(p) != 1 || !p[0].Retired {
+			t.Errorf("after three weeks: %+v", p)
+		}
+		a.ban(list, pdq(t, 3))
+		a.stop(false, false)
+		mustStart(t, a, b)
+		took := simWait(t, "it has all", time.Minute, func() bool { return b.fold() == a.fold() })
+		t.Logf("caught up in %v", took)
+		a.ban(list, pdq(t, 4))
+		if took := simWait(t, "it is pushed to again", 20*time.Minute, func() bool { return b.fold() == a.fold() }); took > 10*time.Second {
+			t.Errorf("a push took %v", took)
+		}
+		if p := a.living().PeerStatuses(); len(p) != 1 || p[0].Retired || p[0].Failures > 0 {
+			t.Errorf("when it is back: %+v", p)
+		}
+	})
+}
+
+// A node whose clock is wrong by more than signatures live is shut out by all, and takes part
+// again by itself once its clock is right.
+func TestSimulationWrongClock(t *testing.T) {
+	for name, skew := range map[string]time.Duration{"ahead": 2 * time.Hour, "behind": -2 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, net *simNet) {
+				a, b := net.add(1), net.add(2)
+				mustStart(t, a, b)
+				theirs, ours := a.list("theirs"), b.list("ours")
+				a.define(theirs, "a list", hashlist.Followers)
+				b.define(ours, "another", hashlist.Followers)
+				simFollow(t, a, b, theirs)
+				simFollow(t, b, a, ours)
+				pause(t.Context(), time.Minute)
+				b.skew.Store(int64(skew))
+				pause(t.Context(), time.Minute)
+				a.ban(theirs, pdq(t, 1))
+				b.ban(ours, pdq(t, 2))
+				pause(t.Context(), time.Hour)
+				if a.fold() == b.fold() {
+					t.Fatal("the clocks change nothing: the test tests nothing")
+				}
+				b.skew.Store(0)
+				took := simWait(t, "both have all", 2*time.Hour, func() bool { return a.fold() == b.fold() })
+				t.Logf("after %v", took)
+			})
+		})
+	}
+}
+
+// simBack has the first answer to a request that is meant come so much later.
+func simBack(net *simNet, from *simNode, text string, after time.Duration) {
+	held := false
+	net.mu.Lock()
+	defer net.mu.Unlock()
+	net.meddle = func(sender, _ *simNode, r *http.Request, body []byte, f *simFate) {
+		if !held && sender == from && r.Method == http.MethodPost && bytes.Contains(body, []byte(text)) {
+			held = true
+			f.back = after
+		}
+	}
+}
+
+// Somebody changes their mind while what they decided before is on its way.
+func TestSimulationChangeOfMind(t *testing.T) {
+	for _, slow := range []string{`"Follow"`, `"Undo"`} {
+		t.Run(slow, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, net *simNet) {
+				a, b := net.add(1), net.add(2)
+				mustStart(t, a, b)
+				list := a.list("shown")
+				a.define(list, "a list", hashlist.Public)
+				decide := func(want federation.FollowerState, steps ...func(context.Context, string) error) {
+					simBack(net, b, slow, 20*time.Second)
+					for _, step := range steps {
+						if err := step(t.Context(), list); err != nil {
+							t.Fatal(err)
+						}
+						pause(t.Context(), 2*time.Second)
+					}
+					pause(t.Context(), 10*time.Minute)
+					if state := a.follower(list, b); state != want {
+						t.Errorf("the publisher has the follower in state %d, not %d", state, want)
+					}
+				}
+				decide(federation.FollowerLeft, b.ask, b.leave)
+				decide(federation.FollowerApproved, b.ask, b.leave, b.ask)
+				if f := b.follow(list); f.State != federation.FollowAccepted {
+					t.Errorf("the follow is in state %d", f.State)
+				}
+			})
+		})
+	}
+}
+
+func (s *simNode) ask(ctx context.Context, list string) error {
+	_, err := s.living().Follow(ctx, list, hashlist.VerdictReject)
+	return err
+}
+
+func (s *simNode) leave(ctx context.Context, list string) error {
+	_, err := s.living().Unfollow(ctx, list)
+	return err
+}
