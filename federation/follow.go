@@ -156,15 +156,13 @@ func (n *Node) noteTrouble(ctx context.Context, s *subscription, err error) {
 func (n *Node) advance(ctx context.Context, s *subscription) (wait, longest time.Duration, err error) {
 	switch f := s.follow(); f.State {
 	case FollowAsked:
-		body, err := followActivity(f.ID, n.cfg.Origin+"/actor", f.List)
-		if err != nil {
-			return 0, maxAskWait, err
-		}
-		if err := n.post(ctx, s.inbox(), n.nodeKey(), body); err != nil {
-			return 0, maxAskWait, fmt.Errorf("ask to follow: %w", err)
-		}
-		return jitter(askEvery), maxAskWait, n.told(ctx, s, f)
+		return jitter(askEvery), maxAskWait, n.ask(ctx, s, f)
 	case FollowAccepted:
+		if !f.Told {
+			if err := n.ask(ctx, s, f); err != nil {
+				return 0, maxPullWait, err
+			}
+		}
 		return jitter(pollEvery), maxPullWait, n.pull(ctx, s)
 	case FollowEnded:
 		if n.over(f) {
@@ -180,6 +178,18 @@ func (n *Node) advance(ctx context.Context, s *subscription) (wait, longest time
 		return -1, maxAskWait, n.told(ctx, s, f)
 	}
 	return renewEvery, maxAskWait, nil
+}
+
+// ask sends a Follow.
+func (n *Node) ask(ctx context.Context, s *subscription, f Follow) error {
+	body, err := followActivity(f.ID, n.cfg.Origin+"/actor", f.List)
+	if err != nil {
+		return err
+	}
+	if err := n.post(ctx, s.inbox(), n.nodeKey(), body); err != nil {
+		return fmt.Errorf("ask to follow: %w", err)
+	}
+	return n.told(ctx, s, f)
 }
 
 // told notes that the publisher has heard what was sent of a follow as it was
@@ -675,6 +685,30 @@ func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict
 	n.cfg.Lists.Heed(iri, most)
 	n.begin(s)
 	return n.followStatus(s), nil
+}
+
+// contradict tells the publisher of a list once more how things are. It takes this
+// node for a follower by the Follow with the given id, "" if it did not say which, and that is
+// not how this node has it: the last thing that one of the two said came too early or
+// never, because requests overtake each other.
+func (n *Node) contradict(ctx context.Context, s *subscription, follow string) error {
+	err := n.update(ctx, s, func(f *Follow) {
+		switch f.State {
+		case FollowRefused:
+			f.State, f.Answered = FollowAsked, time.Time{}
+		case FollowEnded:
+			f.Answered = n.stamp() // tried for as long as after the end
+			if follow != "" {
+				f.ID = follow
+			}
+		}
+		f.Told = f.State == FollowDiverged
+	})
+	if err != nil {
+		return err
+	}
+	n.begin(s)
+	return nil
 }
 
 // begin sees to it that a list is attended to.

@@ -197,12 +197,20 @@ func (n *Node) left(ctx context.Context, e envelope) error {
 	defer n.mu.Unlock()
 	for list, actors := range n.followers {
 		f := actors[e.Actor]
-		// By the id of the Follow if there is one: an old Undo that comes again ends nothing.
-		if f == nil || f.State == FollowerLeft || e.Object != f.Follow && (e.Object != "" || e.ObjectObject != list) {
+		if f == nil || f.State == FollowerLeft {
 			continue
 		}
 		v := *f
-		v.State, v.Decided, v.Told = FollowerLeft, n.stamp(), true
+		switch {
+		// By the id of the Follow if there is one: an old Undo that comes again ends nothing.
+		case e.Object == f.Follow, e.Object == "" && e.ObjectObject == list:
+			v.State, v.Decided, v.Told = FollowerLeft, n.stamp(), true
+		// Which of two Follows came last is known over there: it hears which one counts here.
+		case f.State == FollowerApproved && e.ObjectObject == list:
+			v.Told = false
+		default:
+			continue
+		}
 		if err := n.saveFollowerLocked(ctx, v); err != nil {
 			return err
 		}
@@ -216,6 +224,9 @@ func (n *Node) answered(ctx context.Context, e envelope, accepted bool) error {
 	s, err := n.subscription(e.Actor)
 	if err != nil {
 		return errIgnored
+	}
+	if f := s.follow(); accepted && n.ours(e.Object) && f.State != FollowDiverged && (f.ID != e.Object || f.State == FollowEnded) {
+		return n.contradict(ctx, s, e.Object)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -263,6 +274,9 @@ func (n *Node) pushed(ctx context.Context, body []byte, who *remoteActor) error 
 		err = nil
 		s.nudge()
 	case errors.Is(err, ErrState):
+		if state := s.follow().State; state == FollowRefused || state == FollowEnded {
+			return n.contradict(ctx, s, "")
+		}
 		return errIgnored
 	case err == nil:
 		s.mu.Lock()

@@ -188,3 +188,83 @@ func (s *simNode) leave(ctx context.Context, list string) error {
 	_, err := s.living().Unfollow(ctx, list)
 	return err
 }
+
+// What a publisher decided last is what counts, also if an earlier answer of it
+// is so late that it comes last.
+func TestSimulationLateRefusal(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *simNet) {
+		a, b := net.add(1), net.add(2)
+		mustStart(t, a, b)
+		list := a.list("refused")
+		a.define(list, "a list", hashlist.Followers)
+		simFollow(t, a, b, list)
+		simHold(net, a, `"Reject"`, 3*time.Minute)
+		for _, approve := range []bool{false, true} {
+			if _, err := a.living().Decide(t.Context(), list, b.origin+"/actor", approve); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), time.Second)
+		}
+		pause(t.Context(), 5*time.Minute)
+		a.ban(list, pdq(t, 1))
+		simWait(t, "the follower follows", 30*time.Minute, func() bool { return b.fold() == a.fold() })
+	})
+}
+
+// What a follower asked for last is what counts, also if an earlier request of
+// it is so late that it comes last.
+func TestSimulationLateFollow(t *testing.T) {
+	t.Run("after it was undone", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, net *simNet) {
+			a, b := net.add(1), net.add(2)
+			mustStart(t, a, b)
+			list := a.list("shown")
+			a.define(list, "a list", hashlist.Public)
+			simHold(net, b, `"Follow"`, 2*time.Minute)
+			if _, err := b.living().Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), time.Second)
+			if _, err := b.living().Unfollow(t.Context(), list); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), 10*time.Minute)
+			if state := a.follower(list, b); state != federation.FollowerLeft {
+				t.Errorf("the publisher has it in state %d", state)
+			}
+		})
+	})
+	t.Run("after it was asked anew", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, net *simNet) {
+			a, b := net.add(1), net.add(2)
+			mustStart(t, a, b)
+			list := a.list("shown")
+			a.define(list, "a list", hashlist.Public)
+			simHold(net, b, `"Follow"`, 2*time.Minute)
+			for range 2 {
+				if _, err := b.living().Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+					t.Fatal(err)
+				}
+				pause(t.Context(), time.Second)
+				if _, err := b.living().Unfollow(t.Context(), list); err != nil {
+					t.Fatal(err)
+				}
+				pause(t.Context(), time.Second)
+			}
+			if _, err := b.living().Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), 10*time.Minute)
+			if f := b.follow(list); f.State != federation.FollowAccepted {
+				t.Fatalf("the follow is in state %d", f.State)
+			}
+			if _, err := b.living().Unfollow(t.Context(), list); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), 10*time.Minute)
+			if state := a.follower(list, b); state != federation.FollowerLeft {
+				t.Errorf("the publisher has it in state %d", state)
+			}
+		})
+	})
+}
