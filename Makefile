@@ -21,10 +21,10 @@ FUZZTIME ?= 20s
 BENCHTIME ?= 1s
 export FUZZTIME BENCHTIME
 
-.PHONY: help build demo run test interop lint proto proto-publish fuzz bench
+.PHONY: help build demo run test interop lint proto proto-publish fuzz bench test-arm64
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
 
 build: ## build bin/tocsin
 	@tools/setup go cc
@@ -62,6 +62,11 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@tools/setup go cc
 	@tools/fuzz
 
-bench: ## run every Go benchmark for BENCHTIME (1s)
-	@tools/setup go cc
+bench: ## race the index with its peers (see tools/bench-peers), then run every Go benchmark for BENCHTIME (1s)
+	@tools/setup go cc faiss
+	@tools/bench-peers
 	@tools/bench
+
+test-arm64: ## run the tests of the index as on a 64-bit ARM, emulated
+	@tools/setup go qemu
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -short -exec qemu-aarch64 ./bktree
