@@ -27,6 +27,10 @@ type Span struct{ From, Until time.Time }
 // what statements come to by themselves, and the numbers of Counts, in which void
 // hashes are still counted.
 //
+// The times are those that statements claim. Whoever has a key can date statements
+// back to before From: against that stands only who received what when, which the
+// caller has to look at.
+//
 // What void retractions withdrew is read from the log. If that fails,
 // nothing has changed.
 func (l *Lists) Void(ctx context.Context, issuer string, spans []Span) error {
