@@ -37,7 +37,7 @@ func (n *Node) Inspect(ctx context.Context, address string) (*Inspection, error)
 	v.ID = iri
 	c.add("document", true, "fetched from %s, %d bytes, its id is its address", iri, len(raw))
 	switch activityType(raw) {
-	case "Add", "Undo", "Update", "Block", "Announce", "Flag":
+	case "Add", "Undo", "Update", "Announce", "Flag":
 		n.inspectStatement(ctx, v, raw, &c)
 		v.Checks = c
 		return v, nil
