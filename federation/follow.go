@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/big"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,7 +144,9 @@ func (n *Node) noteTrouble(ctx context.Context, s *subscription, err error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.f.Trouble == text || s.f.State == FollowDiverged {
+	// What two who compared have found stays until it was dealt with: the publisher goes on as if
+	// nothing were, and so nothing else would be wrong.
+	if s.f.Trouble == text || s.f.State == FollowDiverged || strings.HasPrefix(s.f.Trouble, otherHistory) {
 		return
 	}
 	if err := n.updateLocked(ctx, s, func(f *Follow) { f.Trouble = text }); err != nil {

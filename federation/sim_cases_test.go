@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"net/http"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -265,6 +266,100 @@ func TestSimulationLateFollow(t *testing.T) {
 			if state := a.follower(list, b); state != federation.FollowerLeft {
 				t.Errorf("the publisher has it in state %d", state)
 			}
+		})
+	})
+}
+
+// A publisher that shows some of its followers a list without one of its
+// statements is found out by any two of them who see different ones and compare heads, and
+// what they found stays until somebody has dealt with it.
+func TestSimulationLiar(t *testing.T) {
+	liars := func(t *testing.T, net *simNet) (list string, faces []*simNode) {
+		for range 2 {
+			faces = append(faces, net.add(10))
+		}
+		mustStart(t, faces...)
+		list = faces[0].list("refused")
+		face := func(v hashlist.Statement, which ...*simNode) {
+			v.Published = faces[0].now().UTC().Truncate(time.Second)
+			r, err := faces[0].issuer.Seal(v)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, f := range which {
+				f.apply(r)
+			}
+		}
+		face(hashlist.Statement{Kind: hashlist.DefineList, List: list, Definition: &hashlist.Definition{
+			Name: "refused", Audience: hashlist.Public, Action: hashlist.Reject, Radii: hashlist.DefaultRadii,
+		}}, faces...)
+		for i := range 5 {
+			which := faces
+			if i == 2 {
+				which = faces[:1] // the one that is kept from the others
+			}
+			face(hashlist.Statement{Kind: hashlist.AddHashes, List: list, Hashes: []hashlist.Hash{pdq(t, i)}}, which...)
+		}
+		return list, faces
+	}
+	// Who has the shorter history cannot see in the other head that it is another one, but that it was kept from something.
+	told := func(s *simNode, list string) bool {
+		trouble := s.follow(list).Trouble
+		return strings.Contains(trouble, "another history") || strings.Contains(trouble, "holds some back")
+	}
+
+	t.Run("by verify", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, net *simNet) {
+			list, _ := liars(t, net)
+			b, c := net.add(2), net.add(3)
+			mustStart(t, b, c)
+			for _, s := range []*simNode{b, c} {
+				if _, err := s.living().Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+					t.Fatal(err)
+				}
+			}
+			simWait(t, "both have their histories", time.Minute, func() bool {
+				return b.follow(list).Position == 6 && c.follow(list).Position == 5
+			})
+			v, err := b.living().Verify(t.Context(), list, nil)
+			if err != nil || !v.Passed() {
+				t.Fatalf("alone it finds %+v, %v", v, err)
+			}
+			if v, err = c.living().Verify(t.Context(), list, []string{strings.TrimPrefix(b.origin, "https://")}); err != nil || v.Passed() {
+				t.Fatalf("together they find nothing: %+v, %v", v, err)
+			}
+			pause(t.Context(), time.Second)
+			for range 5 {
+				if !told(b, list) || !told(c, list) {
+					t.Fatalf("what is wrong is shown as %q and %q", b.follow(list).Trouble, c.follow(list).Trouble)
+				}
+				pause(t.Context(), 7*time.Minute)
+			}
+			b.stop(false, false)
+			mustStart(t, b)
+			pause(t.Context(), 30*time.Minute)
+			if !told(b, list) {
+				t.Fatalf("after a restart: %q", b.follow(list).Trouble)
+			}
+		})
+	})
+	t.Run("by themselves", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, net *simNet) {
+			list, _ := liars(t, net)
+			b, c := net.add(2), net.add(3)
+			mustStart(t, b, c)
+			own := b.list("own") // by which the two know each other
+			b.define(own, "a list", hashlist.Public)
+			for _, s := range []*simNode{b, c} {
+				if _, err := s.living().Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if _, err := c.living().Follow(t.Context(), own, hashlist.VerdictReject); err != nil {
+				t.Fatal(err)
+			}
+			took := simWait(t, "it is noticed", 26*time.Hour, func() bool { return told(b, list) && told(c, list) })
+			t.Logf("after %v", took)
 		})
 	})
 }

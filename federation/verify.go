@@ -89,7 +89,7 @@ func (n *Node) weighLocked(ctx context.Context, s *subscription, h head) error {
 	if s.tree.root(h.size) == h.root {
 		return nil
 	}
-	err := &divergence{fmt.Sprintf("somebody else was shown another history of %s: its first %d statements are not those that came here; "+
+	err := &divergence{fmt.Sprintf(otherHistory+"%s: its first %d statements are not those that came here; "+
 		"both heads are signed by its publisher", s.f.List, h.size)}
 	n.log.Error("a publisher shows different histories of a list to different followers", "list", s.f.List, "size", h.size)
 	if saveErr := n.updateLocked(ctx, s, func(f *Follow) { f.Trouble = bounded(err) }); saveErr != nil {
@@ -97,6 +97,9 @@ func (n *Node) weighLocked(ctx context.Context, s *subscription, h head) error {
 	}
 	return err
 }
+
+// otherHistory begins what is noted then.
+const otherHistory = "somebody else was shown another history of "
 
 // compare asks another node for the head of a list that it was shown. It
 // returns false if that node does not follow the list, or does not say.
