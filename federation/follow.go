@@ -1,6 +1,7 @@
 package federation
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -41,6 +42,7 @@ type subscription struct {
 	f       Follow
 	actor   *remoteActor // what f.Actor says
 	tree    tree         // of what was taken over
+	unsure  bool         // more leaves may be stored than are in tree: writing them failed, or seemed to
 	shown   int64        // the largest size of a head that the publisher has shown
 	checked time.Time    // when it was last asked successfully
 	renewed time.Time    // when its actors were last read
@@ -317,6 +319,16 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 	if s.f.State != FollowAccepted {
 		return fmt.Errorf("%w: %s is not followed", ErrState, s.f.List)
 	}
+	if s.unsure {
+		stored, err := n.cfg.Peers.Leaves(ctx, s.f.List, uint64(s.tree.size))
+		if err != nil {
+			return fmt.Errorf("find the place in %s: %w", s.f.List, err)
+		}
+		for _, l := range stored {
+			s.tree.add(l)
+		}
+		s.unsure = false
+	}
 	if p.start > s.tree.size {
 		return errGap
 	}
@@ -357,20 +369,24 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 			return err
 		}
 	}
+	if unknown > 0 {
+		// Before their leaves: counted twice they do no harm, uncounted they would pass for lost.
+		if err := n.updateLocked(ctx, s, func(f *Follow) { f.Skipped += unknown }); err != nil {
+			s.tree.cut(was)
+			return err
+		}
+	}
 	if len(leaves) > 0 {
 		if err := n.cfg.Peers.AppendLeaves(ctx, s.f.List, uint64(was), leaves); err != nil {
 			s.tree.cut(was)
+			s.unsure = true
 			return fmt.Errorf("remember the place in %s: %w", s.f.List, err)
 		}
 	}
 	n.count(func(c *Counters) { c.Statements += uint64(len(records)); c.UnknownKinds += unknown })
-	if top != nil && (len(leaves) > 0 || s.f.Head == nil) || unknown > 0 {
-		return n.updateLocked(ctx, s, func(f *Follow) {
-			if top != nil {
-				f.Head = top
-			}
-			f.Skipped += unknown
-		})
+	// Also if nothing is new: the head of what was taken over last may not have been kept.
+	if top != nil && !bytes.Equal(top, s.f.Head) {
+		return n.updateLocked(ctx, s, func(f *Follow) { f.Head = top })
 	}
 	return nil
 }
@@ -764,7 +780,7 @@ func (n *Node) FollowAnew(ctx context.Context, list string) (FollowStatus, error
 		return FollowStatus{}, fmt.Errorf("%w: %s is not followed", ErrState, list)
 	}
 	if err = n.cfg.Peers.DropLeaves(ctx, list); err == nil {
-		s.tree, s.shown = tree{}, 0
+		s.tree, s.unsure, s.shown = tree{}, false, 0
 		err = n.updateLocked(ctx, s, func(f *Follow) { f.State, f.Head, f.Trouble, f.Skipped = FollowAccepted, nil, "", 0 })
 	}
 	s.mu.Unlock()
