@@ -314,6 +314,7 @@ func (n *Node) take(ctx context.Context, s *subscription, p *page) error {
 }
 
 func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
+	ctx = context.WithoutCancel(ctx) // statements, place and head go together, whoever hangs up meanwhile
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.f.State != FollowAccepted {

@@ -49,7 +49,8 @@ func (n *Node) receive(w http.ResponseWriter, r *http.Request) {
 		n.refuse(w, r, http.StatusUnauthorized, err)
 		return
 	}
-	err = n.act(r.Context(), kind, body, who)
+	// Not the sender's context: by hanging up at the right moment they could have one thing stored and another remembered.
+	err = n.act(context.WithoutCancel(r.Context()), kind, body, who)
 	var bad badActivity
 	switch {
 	case err == nil:
