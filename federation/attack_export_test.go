@@ -1,6 +1,40 @@
 package federation
 
+import "time"
+
 // What only tests of attacks see or do.
 
 // ForgetSignatures does what a flood of signed requests would.
 func (n *Node) ForgetSignatures() { n.replays.Purge() }
+
+// AgeKeys makes the keys that signed requests older than they are.
+func (n *Node) AgeKeys(by time.Duration) {
+	for _, id := range n.signers.Keys() {
+		if k, ok := n.signers.Peek(id); ok {
+			k.fetched = k.fetched.Add(-by)
+			n.signers.Add(id, k)
+		}
+	}
+}
+
+// Signers tells how many keys of strangers are remembered, and about how many bytes of what they sent.
+func (n *Node) Signers() (keys, size int) {
+	for _, k := range n.signers.Values() {
+		a := k.actor
+		for _, s := range []string{a.ID, a.Type, a.Name, a.Summary, a.PreferredUsername, a.Inbox, a.SharedInbox, a.Outbox, a.Followers, a.Log, a.Head} {
+			size += len(s)
+		}
+		for _, w := range a.Writers {
+			size += len(w)
+		}
+		for _, p := range a.PublicKeys {
+			size += len(p.ID) + len(p.Owner) + p.Public.Size()
+		}
+		for _, m := range a.Methods {
+			size += len(m.ID) + len(m.Controller) + len(m.Public)
+		}
+		size += len(a.Raw) + k.public.Size()
+		keys++
+	}
+	return keys, size
+}

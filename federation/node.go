@@ -72,7 +72,10 @@ type Node struct {
 
 	signers    *lru.Cache[string, peerKey]       // by key id
 	fetching   singleflight.Group                // of key ids and actors
-	fetches    *semaphore.Weighted               // on behalf of strangers, at once
+	fetches    *places                           // fetches on behalf of strangers
+	waiting    *places                           // requests that wait for one
+	fetchPaces *lru.Cache[string, *rate.Limiter] // of such fetches, by origin
+	failed     *lru.Cache[string, time.Time]     // by key id: when it could not be had
 	replays    *lru.Cache[[32]byte, time.Time]   // signatures of requests that were accepted, with when they were made
 	forgotten  atomic.Int64                      // Unix seconds: replays has all signatures that were made then or later, and are not too old anyway
 	paces      *lru.Cache[string, *rate.Limiter] // by origin
@@ -117,9 +120,9 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n := &Node{
 		cfg: cfg, log: cfg.Log, host: u.Host,
-		fetches: semaphore.NewWeighted(maxFetches), inProgress: semaphore.NewWeighted(maxRequests),
+		fetches: &places{most: maxFetches, each: maxFetchesOf}, waiting: &places{most: maxWaiting, each: maxWaitingOf}, inProgress: semaphore.NewWeighted(maxRequests),
 		schemes: cacheOf[string, scheme](maxOrigins), signers: cacheOf[string, peerKey](maxSigners),
-		paces: cacheOf[string, *rate.Limiter](maxOrigins),
+		fetchPaces: cacheOf[string, *rate.Limiter](maxOrigins), failed: cacheOf[string, time.Time](maxOrigins), paces: cacheOf[string, *rate.Limiter](maxOrigins),
 		heard: cacheOf[string, time.Time](maxOrigins), bodies: cacheOf[push, pushed](64),
 		follows: map[string]*subscription{}, followers: map[string]map[string]*Follower{}, outlets: map[string]*outlet{},
 		keys: map[string][]Key{}, sequences: map[string]*sequence{}, dirty: map[string]map[string]bool{},

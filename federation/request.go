@@ -9,8 +9,10 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"sync"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/time/rate"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -20,17 +22,23 @@ import (
 const activityMediaType = "application/activity+json"
 
 const (
-	sendTime   = 45 * time.Second // for one request of ours and its answer: some servers answer when they have worked all of it off (Fedify)
-	maxAnswer  = 64 << 10         // bytes of an answer that are read where nothing is expected
-	maxFetches = 32               // fetches of keys at once
-	fetchWait  = 5 * time.Second  // for one of them to begin
-	keyAge     = 24 * time.Hour   // after which a key is fetched again
-	keyAgain   = time.Minute      // between two fetches of a key that did not fit
+	sendTime  = 45 * time.Second // for one request of ours and its answer: some servers answer when they have worked all of it off (Fedify)
+	maxAnswer = 64 << 10         // bytes of an answer that are read where nothing is expected
+	keyAge    = 24 * time.Hour   // after which a key is fetched again
+	keyAgain  = time.Minute      // between two fetches of a key that did not fit
+	keyFailed = 10 * time.Second // between two fetches of a key that could not be had
+)
+
+// Bounds on fetches of keys on behalf of strangers, in all and from one origin: one that
+// answers slowly holds up its own.
+const (
+	maxFetches, maxFetchesOf = 32, 4   // at once
+	maxWaiting, maxWaitingOf = 128, 16 // requests that wait for one; fewer than maxRequests
 )
 
 // peerKey is a key that signs requests, and whose it is.
 type peerKey struct {
-	actor   *remoteActor
+	actor   *remoteActor // ID, Inbox and SharedInbox alone: there may be 10,000 of these, and a document has up to 64 KiB
 	public  *rsa.PublicKey
 	fetched time.Time
 }
@@ -182,14 +190,6 @@ func (n *Node) authenticateSigned(r *http.Request, body []byte) (*remoteActor, *
 	if origin == n.cfg.Origin {
 		return nil, nil, errors.New("this node does not write to itself")
 	}
-	pace, ok := n.paces.Get(origin)
-	if !ok {
-		pace = rate.NewLimiter(50, 500)
-		n.paces.Add(origin, pace)
-	}
-	if !pace.AllowN(time.Now(), 1) {
-		return nil, nil, errTooOften
-	}
 	who, cached, err := n.signer(r.Context(), sig.KeyID, keyAge)
 	if err != nil {
 		return nil, nil, err
@@ -205,8 +205,22 @@ func (n *Node) authenticateSigned(r *http.Request, body []byte) (*remoteActor, *
 	if err != nil {
 		return nil, nil, err
 	}
+	// Only now that it is theirs: else anybody could use up what another server may.
+	if !allowed(n.paces, origin, 50, 500) {
+		return nil, nil, errTooOften
+	}
 	n.hear(origin)
 	return who.actor, sig, nil
+}
+
+// allowed reports whether an origin may do something once more, at so many a second and a burst.
+func allowed(paces *lru.Cache[string, *rate.Limiter], origin string, each rate.Limit, burst int) bool {
+	pace, ok := paces.Get(origin)
+	if !ok {
+		pace = rate.NewLimiter(each, burst)
+		paces.Add(origin, pace)
+	}
+	return pace.Allow()
 }
 
 // hear notes that a server is alive, and takes up delivery to it again.
@@ -223,33 +237,92 @@ func (n *Node) hear(origin string) {
 }
 
 // signer returns the key of the given id, fetched no longer ago than age, and whether it was
-// remembered.
+// remembered. Nobody has proved anything yet who has a key fetched: what that costs this node and
+// the origin of the key is bounded for each origin.
 func (n *Node) signer(ctx context.Context, keyID string, age time.Duration) (peerKey, bool, error) {
-	if known, ok := n.signers.Get(keyID); ok && n.now().Sub(known.fetched) < age {
+	known, ok := n.signers.Get(keyID)
+	if ok && n.now().Sub(known.fetched) < age {
 		return known, true, nil
 	}
+	found, err := n.fetchSigner(ctx, keyID)
+	switch {
+	case err == nil:
+		return found, false, nil
+	case ok && (errors.Is(err, errTooOften) || errors.Is(err, errBusy)):
+		return known, true, nil // old, but others must not be able to make it unknown
+	}
+	return peerKey{}, false, fmt.Errorf("key %.200s: %w", keyID, err)
+}
+
+func (n *Node) fetchSigner(ctx context.Context, keyID string) (peerKey, error) {
+	origin, err := hashlist.Origin(keyID)
+	if err != nil {
+		return peerKey{}, err
+	}
+	if at, ok := n.failed.Get(keyID); ok && n.now().Sub(at) < keyFailed {
+		return peerKey{}, errors.New("it could not be had a moment ago: try again later")
+	}
+	if !n.waiting.enter(origin) {
+		return peerKey{}, errBusy
+	}
+	defer n.waiting.leave(origin)
 	// Others may wait for the same key: it is not fetched in the name of one of them.
 	found, err, _ := n.fetching.Do("key "+keyID, func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), sendTime)
 		defer cancel()
-		waiting, stop := context.WithTimeout(ctx, fetchWait)
-		defer stop()
-		if n.fetches.Acquire(waiting, 1) != nil {
+		if !n.fetches.enter(origin) {
 			return nil, errBusy
 		}
-		defer n.fetches.Release(1)
+		defer n.fetches.leave(origin)
+		if !allowed(n.fetchPaces, origin, 2, 60) {
+			return nil, errTooOften
+		}
 		actor, public, err := n.fetch.key(ctx, keyID)
 		if err != nil {
+			n.failed.Add(keyID, n.now())
 			return nil, err
 		}
-		s := peerKey{actor, public, n.now()}
+		s := peerKey{&remoteActor{ID: actor.ID, Inbox: actor.Inbox, SharedInbox: actor.SharedInbox}, public, n.now()}
 		n.signers.Add(keyID, s)
 		return s, nil
 	})
 	if err != nil {
-		return peerKey{}, false, fmt.Errorf("key %.200s: %w", keyID, err)
+		return peerKey{}, err
 	}
-	return found.(peerKey), false, nil
+	return found.(peerKey), nil
+}
+
+// places bounds how many do something at once, in all and for each origin.
+type places struct {
+	most, each int
+
+	mu  sync.Mutex // guards what follows
+	all int
+	of  map[string]int
+}
+
+// enter reports whether there was a place. It is given back with leave.
+func (p *places) enter(origin string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.all >= p.most || p.of[origin] >= p.each {
+		return false
+	}
+	if p.of == nil {
+		p.of = map[string]int{}
+	}
+	p.all++
+	p.of[origin]++
+	return true
+}
+
+func (p *places) leave(origin string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.all--
+	if p.of[origin]--; p.of[origin] == 0 {
+		delete(p.of, origin)
+	}
 }
 
 func withoutFragment(iri string) string {
