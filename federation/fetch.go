@@ -162,7 +162,7 @@ func (f *fetcher) ask(ctx context.Context, from *url.URL, accept string, wanted 
 	r.Header.Set("User-Agent", f.agent)
 	res, err := f.client.Do(r)
 	if err != nil {
-		return nil, nil, tame(err)
+		return nil, nil, unreachable{tame(err)}
 	}
 	defer res.Body.Close()
 	switch res.StatusCode {
@@ -310,6 +310,12 @@ func retryAfter(header string, now time.Time) time.Duration {
 	}
 	return max(0, min(wait, most))
 }
+
+// unreachable: there was no answer. The text tells how names resolve and what listens
+// where, as seen from this node: it is for its operator, and for nobody who had it fetch something.
+type unreachable struct{ error }
+
+func (e unreachable) Unwrap() error { return e.error }
 
 // tamed is an error whose text is bounded and has no control characters. Those
 // of the network carry what the other side sent: bytes that were not HTTP, the names in a certificate.

@@ -101,7 +101,11 @@ func (n *Node) refuse(w http.ResponseWriter, r *http.Request, code int, err erro
 		w.Header().Set("Retry-After", "10")
 	}
 	n.log.Debug("refused a request", "path", r.URL.Path, "code", code, "error", err)
-	http.Error(w, bounded(err), code)
+	text := bounded(err)
+	if errors.As(err, new(unreachable)) {
+		text = "could not be fetched: the server does not answer"
+	}
+	http.Error(w, text, code)
 }
 
 // act does what an activity asks for. who has signed the request.
