@@ -38,3 +38,6 @@ func (n *Node) Signers() (keys, size int) {
 	}
 	return keys, size
 }
+
+// ShortenReading sets how long a body may take.
+func (n *Node) ShortenReading(to time.Duration) { n.bodyTime = to }

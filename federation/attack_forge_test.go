@@ -42,10 +42,11 @@ func TestAttackForgedRequests(t *testing.T) {
 		w.Header().Set("Content-Type", "text/html; x=application/activity+json")
 		w.Write(encode(t, mallory.actor("/html")))
 	})
+	bomb := gzipBomb(t, 8<<20)
 	mallory.page("/bomb", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/activity+json")
 		w.Header().Set("Content-Encoding", "gzip")
-		w.Write(gzipBomb(t, 64<<20))
+		w.Write(bomb)
 	})
 	for i := range 5 {
 		mallory.page(fmt.Sprintf("/hop%d", i), func(w http.ResponseWriter, r *http.Request) {

@@ -303,10 +303,11 @@ func TestAttackLog(t *testing.T) {
 			}
 		}, "media type"},
 		"gzip bomb": {func(b *bad) http.HandlerFunc {
+			bomb := gzipBomb(b.t, 32<<20)
 			return func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", "application/activity+json")
 				w.Header().Set("Content-Encoding", "gzip")
-				w.Write(gzipBomb(b.t, 256<<20))
+				w.Write(bomb)
 			}
 		}, "larger than"},
 		"endless page": {func(b *bad) http.HandlerFunc {

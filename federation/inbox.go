@@ -3,18 +3,22 @@ package federation
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
 
 const (
-	maxInbox     = 1 << 20 // bytes of what is posted
-	maxAsking    = 1000    // that wait for an answer, for each list
-	maxAskOrigin = 5       // of them of one server
+	maxInbox     = 1 << 20          // bytes of what is posted
+	maxAsking    = 1000             // that wait for an answer, for each list
+	maxAskOrigin = 5                // of them of one server
+	maxReading   = 128              // bodies that are read at once
+	bodyTime     = 15 * time.Second // for one of them
 )
 
 // receive takes what others post into an inbox. There is one inbox, whatever
@@ -27,16 +31,15 @@ func (n *Node) receive(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "want Content-Type: "+activityMediaType, http.StatusUnsupportedMediaType)
 		return
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxInbox))
-	if err != nil {
-		var large *http.MaxBytesError
-		if errors.As(err, &large) {
-			http.Error(w, "activity is larger than 1 MiB", http.StatusRequestEntityTooLarge)
-			return
-		}
-		http.Error(w, "could not read the activity", http.StatusBadRequest)
+	body, ok := n.readBody(w, r, maxInbox)
+	if !ok {
 		return
 	}
+	if !n.inProgress.TryAcquire(1) {
+		n.refuse(w, r, http.StatusServiceUnavailable, errBusy)
+		return
+	}
+	defer n.inProgress.Release(1)
 	kind := activityType(body)
 	if kind == "Delete" {
 		// Servers tell all they know of when an account is deleted, with a key that is gone. Nothing here follows from it.
@@ -68,6 +71,34 @@ func (n *Node) receive(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusAccepted)
+}
+
+// readBody reads what is posted, or answers that it will not. Who sends slowly holds none of the places of
+// those who are worked on, and is cut off in the end.
+func (n *Node) readBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, bool) {
+	if !n.reading.TryAcquire(1) {
+		n.refuse(w, r, http.StatusServiceUnavailable, errBusy)
+		return nil, false
+	}
+	defer n.reading.Release(1)
+	rc := http.NewResponseController(w)
+	// By the system's clock, as the network's deadlines are. A server that has none reads on.
+	_ = rc.SetReadDeadline(time.Now().Add(n.bodyTime))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, limit))
+	var large *http.MaxBytesError
+	switch {
+	case err == nil:
+		_ = rc.SetReadDeadline(time.Time{}) // else it would end the request while it is worked on
+		return body, true
+	case errors.As(err, &large):
+		http.Error(w, fmt.Sprintf("it is larger than %d bytes", limit), http.StatusRequestEntityTooLarge)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.Header().Set("Connection", "close")
+		http.Error(w, "it did not come in time", http.StatusRequestTimeout)
+	default:
+		http.Error(w, "it could not be read", http.StatusBadRequest)
+	}
+	return nil, false
 }
 
 // isActivityRequest reports whether what is posted says that it is an activity.

@@ -81,6 +81,8 @@ type Node struct {
 	paces      *lru.Cache[string, *rate.Limiter] // by origin
 	heard      *lru.Cache[string, time.Time]     // by origin: the last signed request
 	inProgress *semaphore.Weighted               // requests that are being worked on
+	reading    *semaphore.Weighted               // requests whose bodies are being read
+	bodyTime   time.Duration                     // for one of them
 
 	bodies *lru.Cache[push, pushed] // of pushes, most of which go to many
 
@@ -121,6 +123,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, host: u.Host,
 		fetches: &places{most: maxFetches, each: maxFetchesOf}, waiting: &places{most: maxWaiting, each: maxWaitingOf}, inProgress: semaphore.NewWeighted(maxRequests),
+		reading: semaphore.NewWeighted(maxReading), bodyTime: bodyTime,
 		schemes: cacheOf[string, scheme](maxOrigins), signers: cacheOf[string, peerKey](maxSigners),
 		fetchPaces: cacheOf[string, *rate.Limiter](maxOrigins), failed: cacheOf[string, time.Time](maxOrigins), paces: cacheOf[string, *rate.Limiter](maxOrigins),
 		heard: cacheOf[string, time.Time](maxOrigins), bodies: cacheOf[push, pushed](64),

@@ -244,11 +244,15 @@ func (n *Node) Handler() http.Handler {
 	return n.guard(mux)
 }
 
-// guard bounds how many requests are worked on at once.
+// guard bounds how many requests are worked on at once. Those that post count once their body is there.
 func (n *Node) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Security-Policy", "default-src 'none'")
+		if r.Method == http.MethodPost {
+			next.ServeHTTP(w, r)
+			return
+		}
 		if !n.inProgress.TryAcquire(1) {
 			w.Header().Set("Retry-After", "5")
 			http.Error(w, errBusy.Error(), http.StatusServiceUnavailable)

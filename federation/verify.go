@@ -26,11 +26,15 @@ const (
 // found out when two of them compare. Who has a signed head has read the list, so nobody
 // learns what they were not given.
 func (n *Node) witness(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxHead))
-	if err != nil {
-		http.Error(w, "a signed head has at most 4 KiB", http.StatusRequestEntityTooLarge)
+	body, ok := n.readBody(w, r, maxHead)
+	if !ok {
 		return
 	}
+	if !n.inProgress.TryAcquire(1) {
+		n.refuse(w, r, http.StatusServiceUnavailable, errBusy)
+		return
+	}
+	defer n.inProgress.Release(1)
 	who, err := n.authenticate(r, body)
 	if err != nil {
 		n.refuse(w, r, http.StatusUnauthorized, err)
