@@ -97,7 +97,8 @@ func (n *Node) send(ctx context.Context, method, address, keyID string, body []b
 			drain(answer)
 			continue
 		}
-		if answer.StatusCode < 300 {
+		// That a GET was answered says little: some hosts answer those that are not signed.
+		if answer.StatusCode < 300 && (method == http.MethodPost || s != first) {
 			n.schemes.Add(u.Host, s)
 		}
 		return answer, nil

@@ -128,7 +128,7 @@ func TestKilled(t *testing.T) {
 	d.stop(t, d.cmd.Process.Pid)
 	doctor := program(t, "doctor", "--data", dir, "--json")
 	// It looks whether the ports are free.
-	doctor.Env = append(doctor.Environ(), "TOCSIN_GRPC__ADDRESS=127.0.0.1:0", "TOCSIN_HTTP__ADDRESS=127.0.0.1:0")
+	doctor.Env = append(doctor.Environ(), "TOCSIN_GRPC__ADDRESS=127.0.0.1:0", "TOCSIN_HTTP__ADDRESS=127.0.0.1:0", "TOCSIN_FEDERATION__ADDRESS=127.0.0.1:0")
 	if out, err := doctor.CombinedOutput(); err != nil {
 		t.Errorf("doctor: %v\n%s", err, out)
 	}
