@@ -45,6 +45,9 @@ func (s *Server) listenPublic() error {
 		if certs, err = loadCertificates(s.cfg.Public, s.log, tls.VersionTLS12, "h2", "http/1.1"); err != nil {
 			return fmt.Errorf("federation: %w", err)
 		}
+	} else if s.cfg.Public.Plaintext {
+		s.log.Warn("federation has no TLS: whoever can listen on the way to it can read lists that are not public",
+			slog.String("address", address))
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
