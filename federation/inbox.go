@@ -261,8 +261,14 @@ func (n *Node) answered(ctx context.Context, e envelope, accepted bool) error {
 	if err != nil {
 		return errIgnored
 	}
-	if f := s.follow(); accepted && n.ours(e.Object) && f.State != FollowDiverged && (f.ID != e.Object || f.State == FollowEnded) {
-		return n.contradict(ctx, s, e.Object)
+	if f := s.follow(); n.ours(e.Object) {
+		other := f.ID != e.Object
+		switch {
+		case other && (f.State == FollowAsked || f.State == FollowAccepted),
+			other && accepted && f.State == FollowRefused,
+			accepted && f.State == FollowEnded:
+			return n.contradict(ctx, s, e.Object)
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

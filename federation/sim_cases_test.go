@@ -235,6 +235,32 @@ func TestSimulationLateFollow(t *testing.T) {
 			}
 		})
 	})
+	t.Run("after it was asked anew, and refused", func(t *testing.T) {
+		inBubble(t, func(t *testing.T, net *simNet) {
+			a, b := net.add(1), net.add(2)
+			mustStart(t, a, b)
+			list := a.list("refused")
+			a.define(list, "a list", hashlist.Followers)
+			simHold(net, b, `"Follow"`, 2*time.Minute)
+			for _, step := range []func(context.Context, string) error{b.ask, b.leave, b.ask} {
+				if err := step(t.Context(), list); err != nil {
+					t.Fatal(err)
+				}
+				pause(t.Context(), time.Second)
+			}
+			pause(t.Context(), 10*time.Minute)
+			for _, approve := range []bool{false, true, false} {
+				if _, err := a.living().Decide(t.Context(), list, b.origin+"/actor", approve); err != nil {
+					t.Fatal(err)
+				}
+				pause(t.Context(), time.Minute)
+				want := map[bool]federation.FollowState{true: federation.FollowAccepted, false: federation.FollowRefused}[approve]
+				if f := b.follow(list); f.State != want {
+					t.Errorf("the follow is in state %d, not %d", f.State, want)
+				}
+			}
+		})
+	})
 	t.Run("after it was asked anew", func(t *testing.T) {
 		inBubble(t, func(t *testing.T, net *simNet) {
 			a, b := net.add(1), net.add(2)
