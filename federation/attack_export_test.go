@@ -41,3 +41,13 @@ func (n *Node) Signers() (keys, size int) {
 
 // ShortenReading sets how long a body may take.
 func (n *Node) ShortenReading(to time.Duration) { n.bodyTime = to }
+
+// Outlets is how many inboxes are delivered to.
+func (n *Node) Outlets() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return len(n.outlets)
+}
+
+// RoomOfOrigin sets how many followers of a list one server may have.
+func (n *Node) RoomOfOrigin(to int) { n.maxOfOrigin = to }

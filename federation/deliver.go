@@ -34,6 +34,7 @@ type outlet struct {
 	next     time.Time               // not before, after a failure
 	revive   bool                    // it was heard of: try now
 	refused  int                     // tries of the present activity that were answered with 4xx
+	gone     bool                    // nobody is behind it any more
 	decision int                     // counts decisions to be told, so that one that came meanwhile is not taken for told
 }
 
@@ -65,10 +66,16 @@ func (n *Node) putFollowerLocked(f Follower) {
 		n.followers[f.List] = map[string]*Follower{}
 	}
 	at := [2]string{f.List, f.Actor}
-	if old := n.followers[f.List][f.Actor]; old != nil {
-		delete(n.outlets[old.Inbox].mine, at)
-	}
+	old := n.followers[f.List][f.Actor]
 	n.followers[f.List][f.Actor] = &f
+	if old != nil {
+		n.leaveLocked(n.outlets[old.Inbox], at, f.Inbox)
+	}
+	// Who waits for a decision, or follows no more, has nothing to get: a flood of those costs no goroutines.
+	if f.State != FollowerApproved && !f.untold() {
+		n.leaveLocked(n.outlets[f.Inbox], at, "")
+		return
+	}
 	o := n.outlets[f.Inbox]
 	if o == nil {
 		o = &outlet{inbox: f.Inbox, wake: make(chan struct{}, 1), peer: Peer{Inbox: f.Inbox}, mine: map[[2]string]*Follower{}}
@@ -80,6 +87,23 @@ func (n *Node) putFollowerLocked(f Follower) {
 		o.decision++
 	}
 	o.wakeUp()
+}
+
+// leaveLocked takes a follower away from an inbox. An inbox that nobody is behind is let go of, unless it is keep.
+func (n *Node) leaveLocked(o *outlet, at [2]string, keep string) {
+	if o == nil {
+		return
+	}
+	if delete(o.mine, at); len(o.mine) == 0 && o.inbox != keep {
+		o.gone = true
+		delete(n.outlets, o.inbox)
+		o.wakeUp()
+		if o.peer.Failures > 0 {
+			// Who follows from there again begins anew, also after a restart.
+			o.peer = Peer{Inbox: o.inbox}
+			n.savePeerLocked(context.Background(), o)
+		}
+	}
 }
 
 // untold reports whether there is a decision that a follower has not heard of.
@@ -100,6 +124,9 @@ func (n *Node) saveFollowerLocked(ctx context.Context, f Follower) error {
 func (n *Node) deliver(ctx context.Context, o *outlet) {
 	for ctx.Err() == nil {
 		p, wait := n.due(o)
+		if wait < 0 {
+			return
+		}
 		if p == nil {
 			pause, stop := ctx, func() {}
 			if wait > 0 {
@@ -124,10 +151,13 @@ func (n *Node) deliver(ctx context.Context, o *outlet) {
 }
 
 // due returns what is to be delivered to an inbox now, or how long to wait for
-// it, 0 for until there is news.
+// it, 0 for until there is news, less than 0 for ever.
 func (n *Node) due(o *outlet) (*parcel, time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if o.gone {
+		return nil, -1
+	}
 	if o.revive {
 		o.revive, o.next, o.peer.Retired = false, time.Time{}, false
 	}
@@ -240,6 +270,9 @@ func jsonText(s string) []byte {
 func (n *Node) settle(ctx context.Context, o *outlet, p *parcel, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if o.gone {
+		return // and its followers, if they are back, are another's to tell
+	}
 	var said *statusError
 	refusedForGood := errors.As(err, &said) && said.Code >= 400 && said.Code < 500 && !slices.Contains([]int{
 		http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusGone, http.StatusRequestTimeout, http.StatusTooManyRequests,
@@ -307,7 +340,9 @@ func (n *Node) advanceLocked(ctx context.Context, o *outlet, p *parcel) {
 				n.log.Error("could not note that a follower was told", "error", err)
 			}
 		}
-		*f = v
+		if *f = v; f.State != FollowerApproved {
+			n.leaveLocked(o, [2]string{f.List, f.Actor}, "")
+		}
 		return
 	}
 	for at, f := range o.mine {

@@ -8,6 +8,7 @@ import (
 	"mime"
 	"net/http"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -16,6 +17,8 @@ import (
 const (
 	maxInbox     = 1 << 20          // bytes of what is posted
 	maxAsking    = 1000             // that wait for an answer, for each list
+	maxKept      = 20_000           // followers of a list, whatever became of them
+	maxOfOrigin  = 2000             // of them of one server
 	maxAskOrigin = 5                // of them of one server
 	maxReading   = 128              // bodies that are read at once
 	bodyTime     = 15 * time.Second // for one of them
@@ -210,21 +213,38 @@ func (n *Node) asked(ctx context.Context, e envelope, who *remoteActor) error {
 	return nil
 }
 
-// roomLocked bounds how many may ask at once.
+// roomLocked bounds how many may ask at once, and how many are kept: each is a row, and
+// whoever has a domain has servers without end.
 func (n *Node) roomLocked(list, actor string) error {
-	waiting, same := 0, 0
+	origin, err := hashlist.Origin(actor)
+	if err != nil {
+		return err
+	}
+	waiting, undecided, same := 0, 0, 0
 	for _, f := range n.followers[list] {
 		if f.State == FollowerAsked {
 			waiting++
 		}
-		if f.State != FollowerApproved && ofOneOrigin(actor, f.Actor) {
+		if isOf(f.Actor, origin) {
 			same++
+			if f.State != FollowerApproved {
+				undecided++
+			}
 		}
 	}
-	if waiting >= maxAsking || same >= maxAskOrigin {
+	if waiting >= maxAsking || undecided >= maxAskOrigin || same >= n.maxOfOrigin || len(n.followers[list]) >= maxKept {
 		return errTooOften
 	}
 	return nil
+}
+
+// isOf reports whether an address is of an origin. Most are not, which is told without reading them.
+func isOf(iri, origin string) bool {
+	if !strings.HasPrefix(iri, origin) {
+		return false
+	}
+	o, err := hashlist.Origin(iri)
+	return err == nil && o == origin
 }
 
 // left: a follower follows no more.

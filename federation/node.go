@@ -84,6 +84,8 @@ type Node struct {
 	reading    *semaphore.Weighted               // requests whose bodies are being read
 	bodyTime   time.Duration                     // for one of them
 
+	maxOfOrigin int // followers of a list that are of one server
+
 	bodies *lru.Cache[push, pushed] // of pushes, most of which go to many
 
 	counters Counters
@@ -123,7 +125,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	n := &Node{
 		cfg: cfg, log: cfg.Log, host: u.Host,
 		fetches: &places{most: maxFetches, each: maxFetchesOf}, waiting: &places{most: maxWaiting, each: maxWaitingOf}, inProgress: semaphore.NewWeighted(maxRequests),
-		reading: semaphore.NewWeighted(maxReading), bodyTime: bodyTime,
+		reading: semaphore.NewWeighted(maxReading), bodyTime: bodyTime, maxOfOrigin: maxOfOrigin,
 		schemes: cacheOf[string, scheme](maxOrigins), signers: cacheOf[string, peerKey](maxSigners),
 		fetchPaces: cacheOf[string, *rate.Limiter](maxOrigins), failed: cacheOf[string, time.Time](maxOrigins), paces: cacheOf[string, *rate.Limiter](maxOrigins),
 		heard: cacheOf[string, time.Time](maxOrigins), bodies: cacheOf[push, pushed](64),

@@ -66,7 +66,7 @@ func (n *Node) mayRead(list, actor string) bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		for _, f := range n.followers[list] {
-			if o, err := hashlist.Origin(f.Actor); err == nil && o == origin && f.State == FollowerApproved {
+			if f.State == FollowerApproved && isOf(f.Actor, origin) {
 				return true
 			}
 		}

@@ -230,7 +230,7 @@ func (n *Node) hear(origin string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for inbox, o := range n.outlets {
-		if at, err := hashlist.Origin(inbox); err == nil && at == origin && (o.peer.Retired || o.peer.Failures > 0) {
+		if (o.peer.Retired || o.peer.Failures > 0) && isOf(inbox, origin) {
 			o.revive = true
 			o.wakeUp()
 		}
