@@ -71,6 +71,7 @@ bench: ## race the index with its peers (see tools/bench-peers), then run every 
 test-arm64: ## run the tests of the index as on a 64-bit ARM, emulated
 	@tools/setup go qemu
 	GOARCH=arm64 CGO_ENABLED=0 $(GO) test -count=1 -short -exec qemu-aarch64 ./bktree
+
 sim: ## simulate many nodes on a bad network for SIMTIME (10m); SIMSEED=n repeats a run
 	@tools/setup go cc
 	SIMTIME=$(if $(SIMSEED),0s,$(SIMTIME)) SIMSEED=$(SIMSEED) $(GO) test -count=1 -timeout 0 -run '^TestSimulation' -v ./federation
