@@ -589,3 +589,5 @@ func gzipBomb(t testing.TB, size int) []byte {
 	}
 	return b.Bytes()
 }
+
+func jsonOf(r hashlist.Record) json.RawMessage { return r.Signed }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/time/rate"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
@@ -30,6 +31,7 @@ const (
 	giveUpUndo  = 7 * 24 * time.Hour
 	pageTime    = time.Minute // for one page of a list's log
 	maxPageRead = 8 << 20     // bytes of one, unpacked
+	maxKeys     = 256         // of an issuer, ever: they are not forgotten
 )
 
 // subscription is a list of another node that this node follows, or did.
@@ -46,7 +48,11 @@ type subscription struct {
 	shown   int64        // the largest size of a head that the publisher has shown
 	checked time.Time    // when it was last asked successfully
 	renewed time.Time    // when its actors were last read
-	busy    bool         // attend runs
+	stale   bool         // they have changed since
+	// compared is when other nodes were last asked for their heads. Not each time the actors are
+	// read: the publisher can bring that about as often as it likes, and they have not asked for it.
+	compared time.Time
+	busy     bool // attend runs
 }
 
 func (s *subscription) nudge() {
@@ -218,11 +224,15 @@ func (s *subscription) inbox() string {
 // is on its way while one is checked.
 func (n *Node) pull(ctx context.Context, s *subscription) error {
 	s.mu.Lock()
-	list, stale := s.f.List, n.now().Sub(s.renewed) > renewEvery
+	list, stale := s.f.List, s.stale || n.now().Sub(s.renewed) > renewEvery
+	s.stale = false // they may change again while they are read
 	from := s.tree.size
 	s.mu.Unlock()
 	if stale {
 		if err := n.renew(ctx, s); err != nil {
+			s.mu.Lock()
+			s.stale = true
+			s.mu.Unlock()
 			return err
 		}
 	}
@@ -264,7 +274,13 @@ func (n *Node) pull(ctx context.Context, s *subscription) error {
 	if fetchErr != nil {
 		return fetchErr
 	}
-	if stale {
+	s.mu.Lock()
+	compare := n.now().Sub(s.compared) > compareEvery
+	if compare {
+		s.compared = n.now()
+	}
+	s.mu.Unlock()
+	if compare {
 		n.compareAll(ctx, s)
 	}
 	s.mu.Lock()
@@ -307,6 +323,9 @@ func (n *Node) take(ctx context.Context, s *subscription, p *page) error {
 			return err
 		}
 		again = true
+		if !allowed(n.learnPaces, missing.issuer, rate.Every(keyAgain), 10) {
+			return err
+		}
 		if err := n.learn(ctx, missing.issuer, keyAgain); err != nil {
 			return err
 		}
@@ -546,10 +565,16 @@ func (n *Node) keep(ctx context.Context, a *remoteActor) error {
 		old[k.Method] = k
 	}
 	var changed []Key
+	have, tooMany := len(n.keys[a.ID]), false
 	for _, m := range a.Methods {
 		k, known := old[m.ID]
 		delete(old, m.ID)
+		if !known && have == maxKeys {
+			tooMany = true // what is said about the others still counts
+			continue
+		}
 		if !known {
+			have++
 			k = Key{Issuer: a.ID, Method: m.ID, Public: m.Public, Seen: now}
 			if len(n.keys[a.ID]) > 0 {
 				n.log.Warn("an issuer has a new key: ask them over another way whether it is theirs", "issuer", a.ID, "key", m.ID)
@@ -570,7 +595,10 @@ func (n *Node) keep(ctx context.Context, a *remoteActor) error {
 			changed = append(changed, k)
 		}
 	}
-	return n.saveKeysLocked(ctx, a.ID, changed)
+	if err := n.saveKeysLocked(ctx, a.ID, changed); err != nil || !tooMany {
+		return err
+	}
+	return fmt.Errorf("%w: %s has had more than %d keys", ErrRemote, a.ID, maxKeys)
 }
 
 // saveKeysLocked stores changed keys of an issuer and lets them act.
@@ -700,7 +728,7 @@ func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict
 		}
 		return FollowStatus{}, err
 	}
-	s.actor, s.renewed = actor, n.now()
+	s.actor, s.renewed, s.compared = actor, n.now(), n.now()
 	s.mu.Unlock()
 	n.cfg.Lists.Heed(iri, most)
 	n.begin(s)

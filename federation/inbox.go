@@ -298,7 +298,7 @@ func (n *Node) answered(ctx context.Context, e envelope, accepted bool) error {
 	state := FollowRefused
 	if accepted {
 		state = FollowAccepted
-		s.renewed = time.Time{}
+		s.stale = true
 	}
 	if s.f.State != state {
 		if err := n.updateLocked(ctx, s, func(f *Follow) { f.State, f.Answered, f.Told, f.Trouble = state, n.stamp(), true, "" }); err != nil {

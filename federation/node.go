@@ -75,6 +75,7 @@ type Node struct {
 	fetches    *places                           // fetches on behalf of strangers
 	waiting    *places                           // requests that wait for one
 	fetchPaces *lru.Cache[string, *rate.Limiter] // of such fetches, by origin
+	learnPaces *lru.Cache[string, *rate.Limiter] // of fetches for keys that statements name, by issuer
 	failed     *lru.Cache[string, time.Time]     // by key id: when it could not be had
 	replays    *lru.Cache[[32]byte, time.Time]   // signatures of requests that were accepted, with when they were made
 	forgotten  atomic.Int64                      // Unix seconds: replays has all signatures that were made then or later, and are not too old anyway
@@ -127,7 +128,8 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		fetches: &places{most: maxFetches, each: maxFetchesOf}, waiting: &places{most: maxWaiting, each: maxWaitingOf}, inProgress: semaphore.NewWeighted(maxRequests),
 		reading: semaphore.NewWeighted(maxReading), bodyTime: bodyTime, maxOfOrigin: maxOfOrigin,
 		schemes: cacheOf[string, scheme](maxOrigins), signers: cacheOf[string, peerKey](maxSigners),
-		fetchPaces: cacheOf[string, *rate.Limiter](maxOrigins), failed: cacheOf[string, time.Time](maxOrigins), paces: cacheOf[string, *rate.Limiter](maxOrigins),
+		fetchPaces: cacheOf[string, *rate.Limiter](maxOrigins), learnPaces: cacheOf[string, *rate.Limiter](maxOrigins),
+		failed: cacheOf[string, time.Time](maxOrigins), paces: cacheOf[string, *rate.Limiter](maxOrigins),
 		heard: cacheOf[string, time.Time](maxOrigins), bodies: cacheOf[push, pushed](64),
 		follows: map[string]*subscription{}, followers: map[string]map[string]*Follower{}, outlets: map[string]*outlet{},
 		keys: map[string][]Key{}, sequences: map[string]*sequence{}, dirty: map[string]map[string]bool{},
