@@ -222,10 +222,10 @@ func everyRadius[P Point](t *testing.T, largest int) {
 	rnd := newRand(t)
 	r := newRace[P]()
 	points := distinct(rnd, clustered[P](rnd, chunkSlots+1000))
+	step := 5 / sized(5) // 1, or 5 in a race build
 	query := func() {
 		t.Helper()
 		r.check(t)
-		step := 5 / sized(5) // 1, or 5 in a race build
 		for radius := rnd.IntN(step); radius <= largest; radius += step {
 			p := points[rnd.IntN(len(points))]
 			r.near(t, shaken(rnd, p, rnd.IntN(largest+1)), radius, rnd.IntN(4))
@@ -243,7 +243,7 @@ func everyRadius[P Point](t *testing.T, largest int) {
 		keep := []int{chunkSlots + 10, 2000, 300, 0}[round]
 		for i, p := range points[keep:] {
 			r.remove(t, p)
-			if i%1000 == 0 { // in the middle of the move to a new tree, too
+			if i%(1000*step) == 0 { // in the middle of the move to a new tree, too
 				query()
 			}
 		}
@@ -274,7 +274,7 @@ func TestMemoryComesBack(t *testing.T) {
 }
 
 func memoryComesBack(t *testing.T, x *Index[Point256]) {
-	n := sized(100_000)
+	n := sized(60_000)
 	r := newRand(t)
 	points := distinct(r, clustered[Point256](r, n))
 	for _, p := range points {

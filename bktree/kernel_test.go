@@ -73,7 +73,7 @@ func raceKernels(t *testing.T, l level, flips []uint32, key, fp, allow int, fill
 func TestKernels(t *testing.T) {
 	t.Logf("fastest: %s", best.name)
 	rnd := newRand(t)
-	for range sized(300) {
+	for range sized(200) {
 		l := level{bits: 7, lines: 1 + rnd.IntN(12)}
 		if rnd.IntN(20) == 0 {
 			l.lines = maxLines

@@ -1,6 +1,7 @@
 package bktree
 
 import (
+	"flag"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -131,16 +132,18 @@ func TestFlood(t *testing.T) {
 	look()
 }
 
+var long = flag.Duration("long", 8*time.Second, "how long TestMillions goes on")
+
 // TestMillions: random operations at every radius while readers look on, whose
-// searches must find what is there for good.
+// searches must find what is there for good. "go test -race -run Millions ./bktree -long 1h".
 func TestMillions(t *testing.T) {
-	deadline := time.Now().Add(8 * time.Second)
+	total := *long
 	if testing.Short() {
-		deadline = time.Now().Add(time.Second)
+		total = time.Second
 	}
 	var operations atomic.Int64
-	t.Run("64", func(t *testing.T) { millions[Point64](t, deadline.Add(-4*time.Second), 16, &operations) })
-	t.Run("256", func(t *testing.T) { millions[Point256](t, deadline, 63, &operations) })
+	t.Run("64", func(t *testing.T) { millions[Point64](t, time.Now().Add(total/2), 16, &operations) })
+	t.Run("256", func(t *testing.T) { millions[Point256](t, time.Now().Add(total/2), 63, &operations) })
 	t.Logf("%d operations", operations.Load())
 }
 
