@@ -64,7 +64,7 @@
 // A bucket is a cache line of 32 fingerprints, or several lines, at a place that
 // follows from the word: no pointer leads to it. The lines of the words that come next are asked for
 // while one is looked at, so a search does not wait for memory 272 times; a line is
-// compared in four instructions by the AVX-512 kernel, in some twenty with AVX2. IDs
+// compared in four instructions by the AVX-512 kernel, in some twenty with AVX2 or NEON. IDs
 // and points are fetched ahead in the same way. The arrays lie in huge pages outside the Go heap, where
 // the system has them. Points are permuted by a fixed permutation of bits before they
 // are cut, because real hashes are not random; see permute.
@@ -72,8 +72,21 @@
 // With few points a table is keyed by the upper 7, 10 or 13 bits of the word, so that
 // buckets are never nearly empty: that is the same search with a ball in fewer
 // dimensions, and the conditions hold, as dropping bits makes no distance larger. Below 1,500 points
-// there are no tables, and Near scans. Tables grow one at a time, a
-// few buckets with each insert.
+// there are no tables, and Near scans. Tables grow one at a time: to
+// longer buckets, a few of them with each insert, or to more of them, a whole table at
+// once while there are few points.
+//
+// An insert writes to three lines in each of 16 tables. InsertBatch has those of 64
+// points on their way together. To build an index of what is known beforehand, between
+// BeginBulk and EndBulk, is cheaper by far: each table is filled by itself, from points
+// sorted by the upper half of its word, so that the buckets being written to stay
+// in the processor's own cache.
+//
+// There is no Near for several points at once. A search alone has its lines on
+// their way already, so another beside it only waits in the same queue: in
+// a prototype a staged batch took 3.0 microseconds for each query where one after the
+// other took 2.85. To go through the tables one by one with 20,000 queries does gain a
+// third, but nobody has that many at hand: calls come with 64 or so.
 //
 // # Readers and the writer
 //
@@ -100,11 +113,15 @@
 //	 64 bits at 1M    r=0:0.4  4:0.9  8:2.9  10:7.3  12:14  16:111
 //
 // Without vector instructions, but fetching ahead, r=31 takes 16 at 1M; in pure
-// Go on other architectures some 50 on the same machine. The tree needs 157,000.
+// Go some 50 on the same machine. The tree needs 157,000. The NEON kernel is tested under an
+// emulator and has not been timed.
+//
+// At 1M a search reads some 310 lines at random from 250 MB: at 5.3 nanoseconds each, the
+// best of this memory, that is 1.6 microseconds. At 10M it is some 1,400 lines, and 11.
 //
 // A point of 256 bits takes 240 bytes at a million and 159 at ten million, all told; just after
-// the tables have grown it may be 350. An insert takes one to three
-// microseconds. Memory comes back when points are removed: tables shrink when a
+// the tables have grown it may be 350. An insert takes 1.6
+// microseconds, or 1.1 in a batch, also beside lookups. Memory comes back when points are removed: tables shrink when a
 // quarter of a smaller size would do, segments of the store go when they are empty, and
 // new points fill the lowest gaps first.
 //

@@ -260,8 +260,12 @@ func printPeers(racing []*contestant, bits, n, radius int) {
 		if c.build > 0 {
 			build = fmt.Sprintf("%.3g", float64(n)/c.build.Seconds())
 		}
-		fmt.Printf("| %s | %.3g | %s | %.3g times | %.3g | %.0f | %s | %.3g %% |\n",
-			c.name, half, tail, loopTook/half, half/indexTook, c.bytes, build, 100*float64(c.found)/float64(max(c.wanted, 1)))
+		bytes := "" // of FAISS, how much its process grew: not at all where it had memory left
+		if c.bytes >= float64(bits/8) {
+			bytes = fmt.Sprintf("%.0f", c.bytes)
+		}
+		fmt.Printf("| %s | %.3g | %s | %.3g times | %.3g | %s | %s | %.3g %% |\n",
+			c.name, half, tail, loopTook/half, half/indexTook, bytes, build, 100*float64(c.found)/float64(max(c.wanted, 1)))
 	}
 }
 
