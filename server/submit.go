@@ -212,7 +212,7 @@ func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.Re
 	if err != nil {
 		return nil, err
 	}
-	if said.Kind != hashlist.AddHashes {
+	if said.Kind == hashlist.DefineList {
 		return nil, refuse(errInvalid, "that statement defines list %s: remove the list instead", said.List)
 	}
 	for i, h := range hashes {
@@ -220,13 +220,13 @@ func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.Re
 			return nil, refuse(errInvalid, "hash %d is not in that statement", i+1)
 		}
 	}
-	before := s.cfg.Lists.InForce(said)
 	v := hashlist.Statement{Kind: hashlist.Retraction, List: said.List, Retracts: said.ID, Reason: r.GetReason()}
+	ends := s.standing(said)
 	if len(hashes) > 0 {
-		before = slices.DeleteFunc(before, func(h hashlist.Hash) bool { return !slices.Contains(hashes, h) })
-		v.Hashes = before
+		v.Hashes = slices.DeleteFunc(s.cfg.Lists.InForce(said), func(h hashlist.Hash) bool { return !slices.Contains(hashes, h) })
+		ends = len(v.Hashes)
 	}
-	if len(before) == 0 {
+	if ends == 0 {
 		return &pb.RetractResponse{}, nil
 	}
 	if err := s.validate(v); err != nil {
@@ -234,13 +234,30 @@ func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.Re
 	}
 	if r.GetDraft() {
 		draft, err := s.draft(v)
-		return &pb.RetractResponse{Draft: draft, Retracted: uint32(len(before))}, err
+		return &pb.RetractResponse{Draft: draft, Retracted: uint32(ends)}, err
 	}
 	records, err := s.seal(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.RetractResponse{StatementId: records[0].Statement.ID, Seq: records[0].Seq, Retracted: uint32(len(before))}, nil
+	return &pb.RetractResponse{StatementId: records[0].Statement.ID, Seq: records[0].Seq, Retracted: uint32(ends)}, nil
+}
+
+// standing is how much of a statement is in force: hashes, subjects, or the opinion that it is.
+func (s *Server) standing(said *hashlist.Statement) int {
+	switch said.Kind {
+	case hashlist.AddHashes:
+		return len(s.cfg.Lists.InForce(said))
+	case hashlist.Confirmation, hashlist.Dispute:
+		confirmed, disputed := s.cfg.Lists.About(said.About)
+		for _, o := range slices.Concat(confirmed, disputed) {
+			if o.ID == said.ID {
+				return 1
+			}
+		}
+		return 0
+	}
+	return len(s.cfg.Lists.SubjectsInForce(said))
 }
 
 // statement reads one statement from the log: the fold does not keep the hashes
