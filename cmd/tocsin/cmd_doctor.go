@@ -167,9 +167,9 @@ func (d *doctor) key() {
 	case err == nil:
 		d.say("node's keys", "ok", "", "%s, %s", requestKeyPath(d.dir), headKeyPath(d.dir))
 	case errors.Is(err, fs.ErrNotExist) && (requests == nil || errors.Is(requests, fs.ErrNotExist)) && (heads == nil || errors.Is(heads, fs.ErrNotExist)):
-		d.say("node's keys", "warning", "restore them from a backup; if there never were any, serve makes them", "%v", err)
+		d.say("node's keys", "warning", "if there never were any, serve makes them", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	default:
-		d.say("node's keys", "failed", "see there", "%v", err)
+		d.say("node's keys", "failed", "see there", "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 }
 

@@ -164,7 +164,7 @@ func (f federated) RotateKey(ctx context.Context, public ed25519.PublicKey, comp
 	}
 	if err := f.RotateIssuerKey(ctx, s.actor, public, compromised); err != nil {
 		// It may have got as far as the database: then the new key is the one that counts.
-		if !slices.ContainsFunc(f.IssuerKeys(s.actor), func(k federation.Key) bool { return k.Public.Equal(public) }) {
+		if !keyCounts(f.IssuerKeys(s.actor), s.actor, public) {
 			err = errors.Join(err, os.Remove(path))
 		}
 		return err
@@ -220,8 +220,7 @@ func (s *signer) settle(stored []federation.Key) error {
 		} else if public, err = readPublic(path); err != nil {
 			public = nil // written half, so nobody has heard of it
 		}
-		counts := slices.ContainsFunc(stored, func(k federation.Key) bool { return k.Issuer == s.actor && k.Public.Equal(public) })
-		if counts {
+		if keyCounts(stored, s.actor, public) {
 			if err := s.install(path); err != nil {
 				return err
 			}
@@ -230,4 +229,11 @@ func (s *signer) settle(stored []federation.Key) error {
 		}
 	}
 	return nil
+}
+
+// keyCounts reports whether a key is among those of an issuer and was not replaced.
+func keyCounts(all []federation.Key, issuer string, public ed25519.PublicKey) bool {
+	return slices.ContainsFunc(all, func(k federation.Key) bool {
+		return k.Issuer == issuer && k.Public.Equal(public) && k.Expires.IsZero() && k.Revoked.IsZero()
+	})
 }
