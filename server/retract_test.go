@@ -1,0 +1,43 @@
+package server
+
+import (
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/tocsin-fed/tocsin/hashlist"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+)
+
+// Statements of subjects and of others' statements come through Publish; they
+// are retracted like those of hashes, but whole.
+func TestRetractEveryKind(t *testing.T) {
+	n := start(t)
+	c := n.newList("spam")
+	list := n.cfg.Origin + "/lists/spam"
+	about := "https://other.example/statements/x"
+	for _, v := range []hashlist.Statement{
+		{Kind: hashlist.AddAccounts, Subjects: []string{"https://bad.example/users/a", "https://bad.example/users/b"}},
+		{Kind: hashlist.AddInstances, Subjects: []string{"bad.example"}},
+		{Kind: hashlist.AddContent, Subjects: []string{"https://bad.example/picture.jpg?v=1"}},
+		{Kind: hashlist.Confirmation, About: about},
+		{Kind: hashlist.Dispute, About: about},
+	} {
+		v.List = list
+		r, err := n.cfg.Issuer.Seal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := n.cfg.Lists.Apply(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Retract(t.Context(), &pb.RetractRequest{StatementId: r.Statement.ID, Hashes: texts(randomHashes(1))})
+		wantCode(t, "hashes of "+v.Kind.String(), err, codes.InvalidArgument)
+		for round, want := range []uint32{uint32(max(1, len(v.Subjects))), 0} {
+			answer, err := c.Retract(t.Context(), &pb.RetractRequest{StatementId: r.Statement.ID, Reason: "a mistake"})
+			if err != nil || answer.GetRetracted() != want {
+				t.Errorf("%v, round %d: %v, %v, want %d", v.Kind, round, answer, err, want)
+			}
+		}
+	}
+}
