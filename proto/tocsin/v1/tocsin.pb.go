@@ -1952,7 +1952,7 @@ type RetractResponse struct {
 	StatementId string `protobuf:"bytes,1,opt,name=statement_id,json=statementId,proto3" json:"statement_id,omitempty"`
 	// Its place in the log.
 	Seq uint64 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
-	// How many hashes stopped acting; with draft, how many would.
+	// How many hashes, or accounts, servers or addresses, stopped acting, 1 for an opinion; with draft, how many would.
 	Retracted uint32 `protobuf:"varint,3,opt,name=retracted,proto3" json:"retracted,omitempty"`
 	// With draft: the retraction as it is to be signed, empty if nothing is in force any more.
 	Draft         []byte `protobuf:"bytes,4,opt,name=draft,proto3" json:"draft,omitempty"`
