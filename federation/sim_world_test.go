@@ -27,6 +27,7 @@ type simWorld struct {
 	lists []*simList
 	liar  []*simNode     // the faces of a publisher that shows them to one half of its followers each
 	lie   string         // its list
+	lies  int            // statements that it kept from one half
 	ops   sync.WaitGroup // what people do, which may take as long as the network likes
 
 	mu       sync.Mutex               // guards what follows
@@ -92,10 +93,10 @@ func (w *simWorld) tell(v hashlist.Statement) {
 		return
 	}
 	w.liar[0].apply(r)
-	if v.Kind == hashlist.DefineList || w.did["lies"] > 0 && w.rng.IntN(4) > 0 {
+	if v.Kind == hashlist.DefineList || w.lies > 0 && w.rng.IntN(4) > 0 {
 		w.liar[1].apply(r)
 	} else {
-		w.did["lies"]++
+		w.lies++
 	}
 }
 
@@ -127,7 +128,7 @@ func (w *simWorld) findLiar() {
 		w.t.Errorf("the liar was found and forgotten: %q, %q", a.follow(w.lie).Trouble, b.follow(w.lie).Trouble)
 	}
 	w.t.Logf("the liar kept %d statements from half of its %d followers; %d had found out before they were told to compare",
-		w.did["lies"], len(halves[0])+len(halves[1]), alone)
+		w.lies, len(halves[0])+len(halves[1]), alone)
 }
 
 // problem notes what must never be.
