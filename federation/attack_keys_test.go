@@ -15,15 +15,13 @@ import (
 // hung is a page that never answers, until its test ends.
 func (a *attacker) hung(path string) (asked <-chan struct{}) {
 	arrived := make(chan struct{}, 1000)
-	release := make(chan struct{})
 	a.page(path, func(w http.ResponseWriter, r *http.Request) {
 		arrived <- struct{}{}
 		select {
-		case <-release:
+		case <-a.done:
 		case <-r.Context().Done():
 		}
 	})
-	a.t.Cleanup(func() { close(release) })
 	return arrived
 }
 

@@ -83,6 +83,8 @@ type attacker struct {
 	addr   string
 	key    *rsa.PrivateKey
 	web    *http.Server
+	done   chan struct{} // closed by close
+	close  func()
 
 	mu    sync.Mutex
 	pages map[string]http.HandlerFunc // by path; others answer 404
@@ -110,9 +112,11 @@ func newAttacker(t testing.TB) *attacker {
 		pages: map[string]http.HandlerFunc{}, asked: map[string]int{},
 	}
 	a.web = &http.Server{Handler: http.HandlerFunc(a.serve)}
-	done := make(chan struct{})
-	go func() { defer close(done); a.web.Serve(l) }()
-	t.Cleanup(func() { a.web.Close(); <-done })
+	served := make(chan struct{})
+	go func() { defer close(served); a.web.Serve(l) }()
+	a.done = make(chan struct{})
+	a.close = sync.OnceFunc(func() { close(a.done); a.web.Close(); <-served })
+	t.Cleanup(a.close)
 	a.document("/actor", a.actor("/actor"))
 	a.page("/actor/inbox", func(w http.ResponseWriter, r *http.Request) {
 		b, _ := io.ReadAll(r.Body)

@@ -239,6 +239,7 @@ func (n *Node) Run(ctx context.Context) error {
 	n.run = nil
 	n.mu.Unlock()
 	n.running.Wait()
+	n.client.CloseIdleConnections()
 	return errors.Join(err, n.savePositions(context.WithoutCancel(ctx)))
 }
 
