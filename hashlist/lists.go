@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -68,16 +69,53 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 	}
 	l.fold.own = policy.Own
 	now := l.steady()
-	for r, err := range log.After(ctx, 0, Selection{}) {
+	for _, a := range Algorithms {
+		l.fold.points[a].beginBulk()
+	}
+	for r, err := range readAhead(log.After(ctx, 0, Selection{})) {
 		if err != nil {
 			return nil, fmt.Errorf("read the log behind statement %d: %w", l.seq, err)
 		}
 		l.fold.merge(r.Seq, &r.Statement, now)
 		l.seq = r.Seq
 	}
+	for _, a := range Algorithms {
+		l.fold.points[a].endBulk()
+	}
 	ctx, l.stop = context.WithCancel(context.Background())
 	go l.commit(ctx)
 	return l, nil
+}
+
+// readAhead iterates over records in a goroutine of its own, a few ahead of the
+// caller: one processor decodes while the other merges.
+func readAhead(records iter.Seq2[Record, error]) iter.Seq2[Record, error] {
+	return func(yield func(Record, error) bool) {
+		type item struct {
+			r   Record
+			err error
+		}
+		ahead := make(chan item, 64)
+		stop := make(chan struct{})
+		var reader sync.WaitGroup
+		defer reader.Wait()
+		defer close(stop)
+		reader.Go(func() {
+			defer close(ahead)
+			for r, err := range records {
+				select {
+				case ahead <- item{r, err}:
+				case <-stop:
+					return
+				}
+			}
+		})
+		for i := range ahead {
+			if !yield(i.r, i.err) {
+				return
+			}
+		}
+	}
 }
 
 // Close waits for what Apply has begun and ends the lists' work. Lookups still

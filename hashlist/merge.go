@@ -42,6 +42,7 @@ type fold struct {
 	own      string             // origin of the lists that are heeded fully; "" for all
 	heeded   map[string]Verdict // by IRI: lists of other origins, also such as nothing is known of
 	voids    map[string][]span  // by issuer
+	ids      []bktree.ID        // of post
 }
 
 // owner is 1 + the number of a posting, 0 for none.
@@ -198,7 +199,8 @@ func (f *fold) post(n uint32, v *Statement) {
 	s := &f.stmts[n]
 	t, spans := f.tomb(s), f.voids[s.issuer]
 	hashes, texts := v.says()
-	if s.count == 0 {
+	fresh := s.count == 0
+	if fresh {
 		s.count = uint32(len(hashes) + len(texts))
 		if blocks := f.free[s.count]; len(blocks) > 0 {
 			s.first = blocks[len(blocks)-1]
@@ -212,6 +214,10 @@ func (f *fold) post(n uint32, v *Statement) {
 		}
 	}
 	had, put := s.live, 0
+	if fresh && t == nil {
+		put = f.linkAll(s.first, hashes)
+		hashes = nil
+	}
 	for i, h := range hashes {
 		at := s.first + uint32(i)
 		if retracted, acts := t.fate(t.hash(h), spans); !acts && f.postings[at].in == 0 {
@@ -245,6 +251,22 @@ func (f *fold) link(i uint32, in table, point bktree.ID, kept bool) {
 	}
 	p.next = (*heads)[point]
 	(*heads)[point] = owner(i + 1)
+}
+
+// linkAll puts the hashes of a block of postings that begins at first into force,
+// and returns how many they are. Those of one algorithm go into the index together, which is
+// several times quicker.
+func (f *fold) linkAll(first uint32, hashes []Hash) int {
+	for from, to := 0, 0; from < len(hashes); from = to {
+		alg := hashes[from].alg
+		for to = from + 1; to < len(hashes) && hashes[to].alg == alg; to++ {
+		}
+		f.ids = f.points[alg].insertAll(hashes[from:to], f.ids[:0])
+		for i, id := range f.ids {
+			f.link(first+uint32(from+i), table(alg), id, false)
+		}
+	}
+	return len(hashes)
 }
 
 func (f *fold) retract(r *Statement) {
