@@ -2,6 +2,7 @@ package federation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -641,12 +643,23 @@ func (n *Node) voidLocked(ctx context.Context, issuer string) error {
 
 // renew reads the actors of a list and of those who write to it again.
 func (n *Node) renew(ctx context.Context, s *subscription) error {
-	list := s.follow().List
+	s.mu.Lock()
+	list, before := s.f.List, s.actor.Writers
+	s.mu.Unlock()
+	// First those known: a list may be gone because of what they say of their keys.
+	for _, w := range before {
+		if err := n.learn(ctx, w, keyAgain); err != nil {
+			return err
+		}
+	}
 	actor, err := n.followable(ctx, list)
 	if err != nil {
 		return err
 	}
 	for _, w := range actor.Writers {
+		if slices.Contains(before, w) {
+			continue
+		}
 		if err := n.learn(ctx, w, keyAgain); err != nil {
 			return err
 		}
@@ -682,14 +695,20 @@ func (n *Node) followable(ctx context.Context, iri string) (*remoteActor, error)
 // Follow asks to follow a list of another node, whose address is an IRI or
 // @list@host. The publisher is asked in the background until it has answered;
 // what it answers is found in Follows. Matches of the list may come to at most
-// most here. Following a list that is followed already changes that and nothing else.
+// most here; 0 leaves that as it was, or is reject. Following a list that is followed already changes that and nothing else.
 func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict) (FollowStatus, error) {
-	if most < hashlist.VerdictAllow || most > hashlist.VerdictReject {
+	if most > hashlist.VerdictReject {
 		return FollowStatus{}, fmt.Errorf("%w: what its matches may come to is none of allow, flag, hold and reject", ErrState)
+	}
+	// How far a list is heeded is decided here: its publisher need not be there for it.
+	if s, err := n.subscription(address); err == nil && most != 0 {
+		if f := s.follow(); f.State == FollowAccepted || f.State == FollowDiverged {
+			return n.heed(ctx, s, most)
+		}
 	}
 	iri, err := n.fetch.resolve(ctx, address)
 	if err != nil {
-		return FollowStatus{}, err
+		return FollowStatus{}, fmt.Errorf("%w: %w", ErrRemote, err)
 	}
 	if n.ours(iri) {
 		return FollowStatus{}, fmt.Errorf("%w: %s is a list of this node", ErrState, iri)
@@ -712,7 +731,7 @@ func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict
 	n.mu.Unlock()
 	s.mu.Lock()
 	err = n.updateLocked(ctx, s, func(f *Follow) {
-		f.Most, f.Actor = most, actor.Raw
+		f.Most, f.Actor = cmp.Or(most, f.Most, hashlist.VerdictReject), actor.Raw
 		if f.State != FollowAccepted && f.State != FollowDiverged {
 			f.ID, f.State, f.Told = n.cfg.Origin+"/follows/"+token(), FollowAsked, false
 			f.Asked, f.Answered, f.Trouble = n.stamp(), time.Time{}, ""
@@ -729,10 +748,32 @@ func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict
 		return FollowStatus{}, err
 	}
 	s.actor, s.renewed, s.compared = actor, n.now(), n.now()
+	n.heedLocked(s)
 	s.mu.Unlock()
-	n.cfg.Lists.Heed(iri, most)
 	n.begin(s)
 	return n.followStatus(s), nil
+}
+
+// heed changes how far a list is heeded.
+func (n *Node) heed(ctx context.Context, s *subscription, most hashlist.Verdict) (FollowStatus, error) {
+	s.mu.Lock()
+	err := n.updateLocked(ctx, s, func(f *Follow) { f.Most = most })
+	n.heedLocked(s)
+	s.mu.Unlock()
+	if err != nil {
+		return FollowStatus{}, err
+	}
+	return n.followStatus(s), nil
+}
+
+// heedLocked lets a list act as far as it is to. One that was asked for does not until
+// that is accepted, also if it was followed before.
+func (n *Node) heedLocked(s *subscription) {
+	most := s.f.Most
+	if s.f.State == FollowAsked || s.f.State == FollowEnded {
+		most = 0
+	}
+	n.cfg.Lists.Heed(s.f.List, most)
 }
 
 // contradict tells the publisher of a list once more how things are. It takes this
@@ -790,7 +831,9 @@ func (n *Node) Unfollow(ctx context.Context, list string) (FollowStatus, error) 
 	if err != nil {
 		return FollowStatus{}, err
 	}
-	n.cfg.Lists.Heed(list, 0)
+	s.mu.Lock()
+	n.heedLocked(s)
+	s.mu.Unlock()
 	n.begin(s)
 	return n.followStatus(s), nil
 }

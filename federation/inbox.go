@@ -304,6 +304,7 @@ func (n *Node) answered(ctx context.Context, e envelope, accepted bool) error {
 		if err := n.updateLocked(ctx, s, func(f *Follow) { f.State, f.Answered, f.Told, f.Trouble = state, n.stamp(), true, "" }); err != nil {
 			return err
 		}
+		n.heedLocked(s)
 		n.log.Info("a publisher has answered", "list", s.f.List, "accepted", accepted)
 	}
 	s.nudge()

@@ -70,20 +70,21 @@ type Node struct {
 	fetch   *fetcher
 	schemes *lru.Cache[string, scheme] // by host: how it takes requests
 
-	signers    *lru.Cache[string, peerKey]       // by key id
-	fetching   singleflight.Group                // of key ids and actors
-	fetches    *places                           // fetches on behalf of strangers
-	waiting    *places                           // requests that wait for one
-	fetchPaces *lru.Cache[string, *rate.Limiter] // of such fetches, by origin
-	learnPaces *lru.Cache[string, *rate.Limiter] // of fetches for keys that statements name, by issuer
-	failed     *lru.Cache[string, time.Time]     // by key id: when it could not be had
-	replays    *lru.Cache[[32]byte, time.Time]   // signatures of requests that were accepted, with when they were made
-	forgotten  atomic.Int64                      // Unix seconds: replays has all signatures that were made then or later, and are not too old anyway
-	paces      *lru.Cache[string, *rate.Limiter] // by origin
-	heard      *lru.Cache[string, time.Time]     // by origin: the last signed request
-	inProgress *semaphore.Weighted               // requests that are being worked on
-	reading    *semaphore.Weighted               // requests whose bodies are being read
-	bodyTime   time.Duration                     // for one of them
+	signers     *lru.Cache[string, peerKey]       // by key id
+	fetching    singleflight.Group                // of key ids and actors
+	fetches     *places                           // fetches on behalf of strangers
+	waiting     *places                           // requests that wait for one
+	fetchPaces  *lru.Cache[string, *rate.Limiter] // of such fetches, by origin
+	learnPaces  *lru.Cache[string, *rate.Limiter] // of fetches for keys that statements name, by issuer
+	failed      *lru.Cache[string, time.Time]     // by key id: when it could not be had
+	replays     *lru.Cache[[32]byte, time.Time]   // signatures of requests that were accepted, with when they were made
+	forgotten   atomic.Int64                      // Unix seconds: replays has all signatures that were made then or later, and are not too old anyway
+	paces       *lru.Cache[string, *rate.Limiter] // by origin
+	heard       *lru.Cache[string, time.Time]     // by origin: the last signed request
+	inProgress  *semaphore.Weighted               // requests that are being worked on
+	misdirected atomic.Int64                      // signed requests for another host
+	reading     *semaphore.Weighted               // requests whose bodies are being read
+	bodyTime    time.Duration                     // for one of them
 
 	maxOfOrigin int // followers of a list that are of one server
 
@@ -194,9 +195,7 @@ func (n *Node) load(ctx context.Context) error {
 			s.tree.add(l)
 		}
 		n.follows[f.List] = s
-		if f.State != FollowEnded {
-			n.cfg.Lists.Heed(f.List, f.Most)
-		}
+		n.heedLocked(s)
 	}
 	followers, err := n.cfg.Peers.Followers(ctx)
 	if err != nil {

@@ -72,6 +72,7 @@ type Check struct {
 	Name   string // a few words
 	Passed bool
 	Detail string // what was found, or what is wrong and what to do
+	Alarm  bool   // it failed, and not by accident: somebody altered something, or said two things that cannot both be true
 }
 
 // Inspection tells what lies at an address and what is to be thought of it.

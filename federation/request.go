@@ -184,6 +184,10 @@ func (n *Node) authenticateSigned(r *http.Request, body []byte) (*remoteActor, *
 	if err != nil {
 		return nil, nil, err
 	}
+	if r.Host != n.host && n.misdirected.Add(1)&(n.misdirected.Load()-1) == 0 { // ever rarer
+		n.log.Warn("a signed request came for another host than this node's: a proxy in front of it must pass on the Host that was asked for, with its port",
+			"host", printable(r.Host, 100), "want", n.host)
+	}
 	origin, err := hashlist.Origin(withoutFragment(sig.KeyID))
 	if err != nil {
 		return nil, nil, fmt.Errorf("key of the signature: %w", err)

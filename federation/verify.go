@@ -166,7 +166,13 @@ func (n *Node) compareAll(ctx context.Context, s *subscription) {
 type checks []Check
 
 func (c *checks) add(name string, passed bool, format string, args ...any) {
-	*c = append(*c, Check{name, passed, fmt.Sprintf(format, args...)})
+	*c = append(*c, Check{Name: name, Passed: passed, Detail: fmt.Sprintf(format, args...)})
+}
+
+// alarm is add for what does not fail by accident.
+func (c *checks) alarm(name string, passed bool, format string, args ...any) {
+	c.add(name, passed, format, args...)
+	(*c)[len(*c)-1].Alarm = !passed
 }
 
 // Verify checks a list that this node publishes or follows against everything
@@ -184,14 +190,24 @@ func (n *Node) Verify(ctx context.Context, list string, with []string) (*Verific
 		return nil, err
 	}
 	var c checks
-	if f := s.follow(); f.State == FollowAccepted {
+	switch f := s.follow(); f.State {
+	case FollowAccepted:
 		if err := n.pull(ctx, s); err != nil {
 			c.add("publisher", false, "could not read on to the end of its log: %v", err)
+			c[len(c)-1].Alarm = isDivergence(err)
 		} else {
 			c.add("publisher", true, "its log was read to the end")
 		}
-	} else {
-		c.add("publisher", false, "the list is not followed (any more): what came before is checked")
+	case FollowAsked:
+		c.add("publisher", false, "it has not answered yet: there is nothing to check")
+		v.Checks = c
+		return v, nil
+	case FollowDiverged:
+		c.alarm("publisher", false, "%s", f.Trouble)
+	case FollowRefused:
+		c.add("publisher", false, "it has said no, or ended it: what came before is checked, and still acts; `tocsin unfollow` ends that")
+	default:
+		c.add("publisher", false, "the list is followed no more, and does not act: what came before is checked")
 	}
 	s.mu.Lock()
 	size, stored, skipped, actor := s.tree.size, s.f.Head, s.f.Skipped, s.actor
@@ -207,25 +223,27 @@ func (n *Node) Verify(ctx context.Context, list string, with []string) (*Verific
 	found, extra, err := n.verifyStatements(ctx, list, keys, places)
 	switch {
 	case err != nil:
-		c.add("proofs", false, "%v", err)
+		c.alarm("proofs", false, "%v", err)
 	default:
 		c.add("proofs", true, "%d statements in the log, each with a proof of an issuer who may write to the list", found+extra)
 	}
 	if missing := uint64(len(places)) - found; missing > skipped {
-		c.add("complete", false, "%d statements of the list are not in this node's log, and only %d were of kinds it does not know", missing, skipped)
+		c.alarm("complete", false, "%d statements of the list are not in this node's log, and only %d were of kinds it does not know", missing, skipped)
 	} else {
 		c.add("complete", true, "%d statements, %d of them of kinds that this version does not know or by replaced keys", size, missing)
 	}
 	if extra > 0 {
 		c.add("history", false, "%d statements came as part of the list, and its history as it is shown now has them no more", extra)
 	}
-	if h, err := openHead(stored, list, headKeys(actor)); err != nil {
-		c.add("head", false, "%v", err)
+	if stored == nil {
+		c.add("head", false, "none was seen yet that is of what came here")
+	} else if h, err := openHead(stored, list, headKeys(actor)); err != nil {
+		c.alarm("head", false, "%v", err)
 	} else {
 		s.mu.Lock()
 		at := h.size <= s.tree.size && s.tree.root(h.size) == h.root
 		s.mu.Unlock()
-		c.add("head", at && h.size == size, "the publisher signed %d statements with the root %v; this node has %d", h.size, h.root, size)
+		c.alarm("head", at && h.size == size, "the publisher signed %d statements with the root %v; this node has %d", h.size, h.root, size)
 	}
 	n.verifyWitnesses(ctx, s, with, &c)
 	v.Checks = c
@@ -302,7 +320,9 @@ func (n *Node) verifyWitnesses(ctx context.Context, s *subscription, with []stri
 		size := s.tree.size
 		s.mu.Unlock()
 		switch {
-		case err != nil && (named || isDivergence(err)):
+		case err != nil && isDivergence(err):
+			c.alarm("compared with "+origin, false, "%v", err)
+		case err != nil && named:
 			c.add("compared with "+origin, false, "%v", err)
 		case err != nil || !follows && !named:
 		case !follows:

@@ -75,7 +75,7 @@ func followerMessage(f *federation.FollowerStatus) *pb.Follower {
 func checkMessages(all []federation.Check) []*pb.Check {
 	messages := make([]*pb.Check, len(all))
 	for i, c := range all {
-		messages[i] = &pb.Check{Name: c.Name, Passed: c.Passed, Detail: c.Detail}
+		messages[i] = &pb.Check{Name: c.Name, Passed: c.Passed, Detail: c.Detail, Alarm: c.Alarm}
 	}
 	return messages
 }
@@ -101,19 +101,15 @@ func (f *federationService) Follow(ctx context.Context, r *pb.FollowRequest) (*p
 	switch r.GetMost() {
 	case pb.Verdict_VERDICT_FLAG, pb.Verdict_VERDICT_HOLD, pb.Verdict_VERDICT_REJECT:
 	case pb.Verdict_VERDICT_UNSPECIFIED:
-		most = hashlist.VerdictReject
-		// Asking again must not lift what the operator once set.
-		if iri, err := f.s.followed(r.GetAddress()); err == nil {
-			for _, now := range fed.Follows() {
-				if now.List == iri && now.State != federation.FollowEnded {
-					most = now.Most
-				}
-			}
-		}
+		most = 0 // as it was: asking again must not lift what the operator once set
 	default:
 		return nil, refuse(errInvalid, "the gravest verdict is %d (want flag, hold or reject)", r.GetMost())
 	}
-	v, err := fed.Follow(ctx, r.GetAddress(), most)
+	address := r.GetAddress()
+	if iri, err := f.s.followed(address); err == nil {
+		address = iri // nobody need be asked where it is
+	}
+	v, err := fed.Follow(ctx, address, most)
 	if err != nil {
 		return nil, err
 	}

@@ -48,19 +48,6 @@ func (s *Server) listIRI(list string) (string, error) {
 	return s.cfg.Origin + "/lists/" + list, nil
 }
 
-// list finds a list by name or address.
-func (s *Server) list(name string) (hashlist.List, error) {
-	iri, err := s.listIRI(name)
-	if err != nil {
-		return hashlist.List{}, err
-	}
-	l, ok := s.cfg.Lists.List(iri)
-	if !ok {
-		return l, refuse(errUnknown, "there is no list %s: create it first", name)
-	}
-	return l, nil
-}
-
 // listsAndLimit reads what a lookup says beside its hashes.
 func (s *Server) listsAndLimit(lists []string, limit uint32) (iris []string, matches int, err error) {
 	if len(lists) > maxLookupLists {
@@ -70,7 +57,7 @@ func (s *Server) listsAndLimit(lists []string, limit uint32) (iris []string, mat
 		return nil, 0, refuse(errInvalid, "limit %d is more than %d", limit, maxMatches)
 	}
 	for _, name := range lists {
-		l, err := s.list(name)
+		l, err := s.find(name)
 		if err != nil {
 			return nil, 0, err
 		}

@@ -149,17 +149,23 @@ signed with it from then on counts no more, here and, as they learn of it, at
 followers: say it again with the new key. What was signed before stays.
 
 --public names the PEM file of the public half of a key that is kept elsewhere
-("tocsin keys new" makes one). Without it the node makes a key and keeps it. Keep
-a copy of keys/ afterwards: the old backup has the old key.`,
+("tocsin keys new" makes one). Without it the node makes a key and keeps it; if the
+old one is kept elsewhere, only with --keep-here. Keep a copy of keys/ afterwards: the
+old backup has the old key.
+
+Look before you say --compromised-since: definitions of lists count as well, and a list
+whose definitions all count no more is gone. "tocsin export" and "tocsin list entries"
+show what there is while it is there.`,
 		Example: `  tocsin keys rotate
   tocsin keys rotate --compromised-since 2026-11-20
   tocsin keys rotate --public admin.pub.pem`,
 	}
 	since := cmd.Flags().String("compromised-since", "", "since when the old key was in other hands: a date such as 2026-11-20, or 2026-11-20T18:00:00Z")
 	public := cmd.Flags().String("public", "", "PEM file of the new public key, if the private one is kept elsewhere")
+	here := cmd.Flags().Bool("keep-here", false, "let the node keep the new key although the old one is kept elsewhere")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		request := &pb.RotateKeyRequest{}
+		request := &pb.RotateKeyRequest{KeepHere: *here}
 		if *since != "" {
 			t, err := parsePast(*since, time.Now())
 			if err != nil {
@@ -188,7 +194,7 @@ a copy of keys/ afterwards: the old backup has the old key.`,
 				what = "This node signs nothing itself any more: `tocsin sign` does, where the private key is.\nDrafts that were signed with the old key and not published must be signed anew."
 			}
 			if *since != "" {
-				what += fmt.Sprintf("\nWhat was signed with the old key since %s counts no more. Say again what you meant.", *since)
+				what += fmt.Sprintf("\nWhat was signed with the old key since %s counts no more: `tocsin list ls` shows the lists that are left. Say again what you meant.", *since)
 			}
 			_, err = fmt.Fprintf(a.out, "%s signs with %s now.\n%s\n", printable(l.Issuer), l.Key, what)
 			return err

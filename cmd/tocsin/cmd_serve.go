@@ -149,10 +149,17 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
 	sc.Backup, sc.Scratch, sc.Offline = db.Backup, dir, issuer.offline
 	var peers *federation.Node
-	if conf.Federation.Address != "" {
-		if peers, err = conf.federate(ctx, dir, log, lists, db, issuer); err != nil {
-			return fmt.Errorf("federation: %w", err)
+	// Also where it is off: which lists of others act, and which keys count no more, was agreed on before.
+	if peers, err = conf.federate(ctx, dir, log, lists, db, issuer); err != nil {
+		return fmt.Errorf("federation: %w", err)
+	}
+	if conf.Federation.Address == "" {
+		if follows := peers.Follows(); len(follows) > 0 {
+			log.Warn("the federation is off (federation.address is empty): lists of other nodes act as they last were, and nothing new of them comes",
+				"lists", len(follows))
 		}
+		peers = nil
+	} else {
 		sc.Federation, sc.PublicHandler, sc.Warnings = federated{peers, issuer}, peers.Handler(), conf.federationWarnings()
 		for _, w := range sc.Warnings {
 			log.Warn(w)

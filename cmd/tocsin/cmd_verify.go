@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,12 +23,13 @@ type checkLine struct {
 	Check  string `json:"check"`
 	Passed bool   `json:"passed"`
 	Detail string `json:"detail"`
+	Alarm  bool   `json:"alarm"`
 }
 
 func describeChecks(all []*pb.Check) []checkLine {
 	lines := []checkLine{}
 	for _, c := range all {
-		lines = append(lines, checkLine{c.GetName(), c.GetPassed(), c.GetDetail()})
+		lines = append(lines, checkLine{c.GetName(), c.GetPassed(), c.GetDetail(), c.GetAlarm()})
 	}
 	return lines
 }
@@ -75,7 +77,7 @@ Exit status: 0 if every check passed, 1 otherwise.`,
 			if err != nil {
 				return err
 			}
-			checks, root := describeChecks(answer.GetChecks()), hex.EncodeToString(answer.GetRoot())
+			checks, root := describeChecks(answer.GetChecks()), base64.StdEncoding.EncodeToString(answer.GetRoot())
 			if a.json {
 				if err := a.line(struct {
 					List   string      `json:"list"`
@@ -89,9 +91,13 @@ Exit status: 0 if every check passed, 1 otherwise.`,
 			} else {
 				fmt.Fprintf(a.out, "%s: %s, root %s\n", printable(answer.GetList()), plural(answer.GetSize(), "statement"), root)
 			}
-			return a.judge(answer.GetPassed(), checks, `THIS LIST CANNOT BE RELIED ON AS IT IS.
-If its publisher cannot explain it, follow it no longer (`+"`tocsin unfollow`"+`), and tell the
-others who follow it. What was taken over before stays in force until then.`)
+			loud := ""
+			if slices.ContainsFunc(checks, func(c checkLine) bool { return c.Alarm }) {
+				loud = `THIS LIST CANNOT BE RELIED ON AS IT IS.
+If its publisher cannot explain it, follow it no longer (` + "`tocsin unfollow`" + `), and tell the
+others who follow it. What was taken over before stays in force until then.`
+			}
+			return a.judge(answer.GetPassed(), checks, loud)
 		})
 	}
 	return cmd

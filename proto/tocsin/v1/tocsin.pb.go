@@ -4296,7 +4296,9 @@ type Check struct {
 	// Whether it is as it should be.
 	Passed bool `protobuf:"varint,2,opt,name=passed,proto3" json:"passed,omitempty"`
 	// What was found, or what is wrong and what to do.
-	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	Detail string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	// It failed, and not by accident: something was altered, or somebody said two things that cannot both be true.
+	Alarm         bool `protobuf:"varint,4,opt,name=alarm,proto3" json:"alarm,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4350,6 +4352,13 @@ func (x *Check) GetDetail() string {
 		return x.Detail
 	}
 	return ""
+}
+
+func (x *Check) GetAlarm() bool {
+	if x != nil {
+		return x.Alarm
+	}
+	return false
 }
 
 // VerifyRequest names a list.
@@ -4829,8 +4838,11 @@ type RotateKeyRequest struct {
 	// Since when the old key was in other hands; absent if it was not. What was signed with it then or
 	// later counts no more, here and, as they learn of it, at followers.
 	CompromisedSince *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=compromised_since,json=compromisedSince,proto3" json:"compromised_since,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// Of a node whose issuer's key is kept elsewhere: keep the new one on the node from now on. Without it such a
+	// node is given public keys alone, or else the answer is FAILED_PRECONDITION.
+	KeepHere      bool `protobuf:"varint,3,opt,name=keep_here,json=keepHere,proto3" json:"keep_here,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RotateKeyRequest) Reset() {
@@ -4875,6 +4887,13 @@ func (x *RotateKeyRequest) GetCompromisedSince() *timestamppb.Timestamp {
 		return x.CompromisedSince
 	}
 	return nil
+}
+
+func (x *RotateKeyRequest) GetKeepHere() bool {
+	if x != nil {
+		return x.KeepHere
+	}
+	return false
 }
 
 // RotateKeyResponse tells what is signed with from now on.
@@ -5802,11 +5821,12 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x10GetOutboxRequest\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\"<\n" +
 	"\x11GetOutboxResponse\x12'\n" +
-	"\x05lists\x18\x01 \x03(\v2\x11.tocsin.v1.OutboxR\x05lists\"K\n" +
+	"\x05lists\x18\x01 \x03(\v2\x11.tocsin.v1.OutboxR\x05lists\"a\n" +
 	"\x05Check\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06passed\x18\x02 \x01(\bR\x06passed\x12\x16\n" +
-	"\x06detail\x18\x03 \x01(\tR\x06detail\"7\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\x12\x14\n" +
+	"\x05alarm\x18\x04 \x01(\bR\x05alarm\"7\n" +
 	"\rVerifyRequest\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x12\n" +
 	"\x04with\x18\x02 \x03(\tR\x04with\"\x8e\x01\n" +
@@ -5837,11 +5857,12 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x0fListKeysRequest\x12\x16\n" +
 	"\x06issuer\x18\x01 \x01(\tR\x06issuer\"6\n" +
 	"\x10ListKeysResponse\x12\"\n" +
-	"\x04keys\x18\x01 \x03(\v2\x0e.tocsin.v1.KeyR\x04keys\"z\n" +
+	"\x04keys\x18\x01 \x03(\v2\x0e.tocsin.v1.KeyR\x04keys\"\x97\x01\n" +
 	"\x10RotateKeyRequest\x12\x1d\n" +
 	"\n" +
 	"public_key\x18\x01 \x01(\fR\tpublicKey\x12G\n" +
-	"\x11compromised_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10compromisedSince\"5\n" +
+	"\x11compromised_since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x10compromisedSince\x12\x1b\n" +
+	"\tkeep_here\x18\x03 \x01(\bR\bkeepHere\"5\n" +
 	"\x11RotateKeyResponse\x12 \n" +
 	"\x03key\x18\x01 \x01(\v2\x0e.tocsin.v1.KeyR\x03key\"\x9d\x01\n" +
 	"\x05Token\x12\x12\n" +
