@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"net/http"
 	"runtime"
 	"slices"
 	"strings"
@@ -176,7 +177,13 @@ func (n *Node) advance(ctx context.Context, s *subscription) (wait, longest time
 				return 0, maxPullWait, err
 			}
 		}
-		return jitter(pollEvery), maxPullWait, n.pull(ctx, s)
+		err := n.pull(ctx, s)
+		var said *statusError
+		if errors.As(err, &said) && slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound}, said.Code) {
+			// Perhaps it was ended over there, and what told so was overtaken by the approval: it is asked once more.
+			err = errors.Join(err, n.update(ctx, s, func(f *Follow) { f.Told = false }))
+		}
+		return jitter(pollEvery), maxPullWait, err
 	case FollowEnded:
 		if n.over(f) {
 			return -1, 0, nil

@@ -212,6 +212,30 @@ func TestSimulationLateRefusal(t *testing.T) {
 	})
 }
 
+func TestSimulationLateApproval(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *simNet) {
+		a, b := net.add(1), net.add(2)
+		mustStart(t, a, b)
+		list := a.list("refused")
+		a.define(list, "a list", hashlist.Followers)
+		if err := b.ask(t.Context(), list); err != nil {
+			t.Fatal(err)
+		}
+		pause(t.Context(), time.Second)
+		simHold(net, a, `"Accept"`, 3*time.Minute)
+		for _, approve := range []bool{true, false} {
+			if _, err := a.living().Decide(t.Context(), list, b.origin+"/actor", approve); err != nil {
+				t.Fatal(err)
+			}
+			pause(t.Context(), time.Second)
+		}
+		pause(t.Context(), 10*time.Minute)
+		if f := b.follow(list); f.State != federation.FollowRefused {
+			t.Errorf("the follow is in state %d: %s", f.State, f.Trouble)
+		}
+	})
+}
+
 // What a follower asked for last is what counts, also if an earlier request of
 // it is so late that it comes last.
 func TestSimulationLateFollow(t *testing.T) {

@@ -367,7 +367,8 @@ func (w *simWorld) unsettled() string {
 			agreed := false
 			switch f.State {
 			case federation.FollowAccepted:
-				agreed = there == federation.FollowerApproved && f.Position == sizes[f.List] && f.Trouble == ""
+				// Who was refused a public list may read it, and a refusal that is overtaken by an approval goes unnoticed then.
+				agreed = (there == federation.FollowerApproved || there == federation.FollowerRejected && strings.HasSuffix(f.List, "/public")) && f.Position == sizes[f.List] && f.Trouble == ""
 			case federation.FollowRefused:
 				agreed = there == federation.FollowerRejected
 			case federation.FollowEnded:
