@@ -23,10 +23,20 @@ const (
 // duplicate names, invalid UTF-8 and lone surrogates, more than maxDepth levels, and numbers
 // that a double cannot hold exactly, because canonicalisation would round them:
 // what is signed would not be what is read.
+//
+// What is in canonical form already is returned as it is, not copied.
 func canonical(data []byte) ([]byte, error) {
 	if len(data) > MaxSigned {
 		return nil, fmt.Errorf("document of %d bytes is larger than %d", len(data), MaxSigned)
 	}
+	if isCanonical(data) {
+		return data, nil
+	}
+	return canonicalize(data)
+}
+
+// canonicalize does what canonical does, but for the size.
+func canonicalize(data []byte) ([]byte, error) {
 	depth := 0
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.UseNumber()
@@ -128,6 +138,9 @@ next:
 
 // quote is the canonical form of a string.
 func quote(s string) []byte {
+	if q := append(append([]byte{'"'}, s...), '"'); plain(s) {
+		return q
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -137,6 +150,16 @@ func quote(s string) []byte {
 		return b.Bytes()
 	}
 	return c
+}
+
+// plain reports whether s stands in JSON as it is.
+func plain(s string) bool {
+	for _, c := range []byte(s) {
+		if c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // object reads members by their exact names. encoding/json would also take
