@@ -66,6 +66,9 @@ func noteHash(h hashlist.Hash) {
 
 // TestMain looks at all logs when all is done: no hash of a list is in one, whatever was tried.
 func TestMain(m *testing.M) {
+	if beFollowers() {
+		return
+	}
 	code := m.Run()
 	for w, line := range said.words {
 		if said.hashes[w] {
