@@ -51,3 +51,6 @@ func (n *Node) Outlets() int {
 
 // RoomOfOrigin sets how many followers of a list one server may have.
 func (n *Node) RoomOfOrigin(to int) { n.maxOfOrigin = to }
+
+// ForgetPaces lets everybody send as if they had not sent before.
+func (n *Node) ForgetPaces() { n.paces.Purge() }
