@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -163,7 +164,7 @@ func TestAttackDelivery(t *testing.T) {
 		"gone":      func(p federation.PeerStatus) bool { return p.Retired },
 		"too often": func(p federation.PeerStatus) bool { return p.Failures == 1 && time.Until(p.Next) > 23*time.Hour },
 		"no HTTP": func(p federation.PeerStatus) bool {
-			return p.Failures > 0 && !strings.ContainsAny(p.Trouble, "\x1b\xff")
+			return p.Failures > 0 && !strings.Contains(p.Trouble, "\x1b") && utf8.ValidString(p.Trouble)
 		},
 	} {
 		until(t, name+" is noted", func() bool { return check(peers(name)) })
