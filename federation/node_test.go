@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -301,4 +302,53 @@ func TestFollow(t *testing.T) {
 		t.Fatalf("after it was unfollowed: %v", v)
 	}
 	until(t, "a hears of the end", func() bool { f, err := a.Followers(list); return err == nil && f[0].State == federation.FollowerLeft })
+}
+
+func TestHeedIsDecidedHere(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	list := a.define("refused", hashlist.Followers)
+	a.ban(list, pdq(t, 1))
+	befriend(t, a, b, list)
+	until(t, "the list is there", func() bool { return b.verdict(pdq(t, 1)) == hashlist.VerdictReject })
+
+	// The publisher need not be there for it.
+	a.stop()
+	f, err := b.Follow(t.Context(), list, hashlist.VerdictFlag)
+	if err != nil || f.Most != hashlist.VerdictFlag {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	if v := b.verdict(pdq(t, 1)); v != hashlist.VerdictFlag {
+		t.Errorf("heeded as far as flag: %v", v)
+	}
+	if v, err := b.Verify(t.Context(), list, nil); err != nil || v.Passed() {
+		t.Errorf("a publisher that is down: %+v, %v", v, err)
+	} else {
+		for _, c := range v.Checks {
+			if c.Alarm {
+				t.Errorf("alarm because a server is down: %s: %s", c.Name, c.Detail)
+			}
+		}
+	}
+	a.restart()
+
+	// Followed once more, it is heeded as before, and does not act before it is accepted.
+	if _, err := b.Unfollow(t.Context(), list); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "a hears of the end", func() bool { f, err := a.Followers(list); return err == nil && f[0].State == federation.FollowerLeft })
+	if f, err = b.Follow(t.Context(), list, 0); err != nil || f.Most != hashlist.VerdictFlag {
+		t.Fatalf("%+v, %v", f, err)
+	}
+	if v := b.verdict(pdq(t, 1)); v != hashlist.VerdictAllow {
+		t.Errorf("asked for, and not accepted: %v", v)
+	}
+	until(t, "a is asked again", func() bool { f, err := a.Followers(list); return err == nil && f[0].State == federation.FollowerAsked })
+	if _, err := a.Decide(t.Context(), list, b.origin+"/actor", true); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it acts again", func() bool { return b.verdict(pdq(t, 1)) == hashlist.VerdictFlag })
+
+	if _, err := b.Follow(t.Context(), "@refused@127.0.0.1:1", 0); !errors.Is(err, federation.ErrRemote) {
+		t.Errorf("a host that does not answer: %v", err)
+	}
 }

@@ -41,6 +41,9 @@ func (f *federationService) RotateKey(ctx context.Context, r *pb.RotateKeyReques
 	if len(public) != 0 && len(public) != ed25519.PublicKeySize {
 		return nil, refuse(errInvalid, "a public key of %d bytes is no Ed25519 key, which has %d", len(public), ed25519.PublicKeySize)
 	}
+	if len(public) == 0 && !r.GetKeepHere() && s.cfg.Offline != nil && s.cfg.Offline() {
+		return nil, refuse(errState, "the key of this node's issuer is kept elsewhere: give the new public key (--public), or say that the node is to keep the new one (--keep-here)")
+	}
 	for _, k := range fed.IssuerKeys("") {
 		if len(public) != 0 && k.Public.Equal(public) {
 			return nil, refuse(errState, "that key was used by %s already: a key that was replaced stays so, make a new one", k.Issuer)

@@ -204,7 +204,10 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		return errors.Join(err, <-done)
 	}
 	select {
-	case err := <-done:
+	case err = <-done:
+		if ctx.Err() != nil { // it stopped before this was noticed
+			_ = notify("STOPPING=1")
+		}
 		return err
 	case <-ctx.Done():
 		_ = notify("STOPPING=1")
