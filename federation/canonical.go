@@ -1,5 +1,7 @@
 package federation
 
+import "bytes"
+
 // isCanonical reports whether data is certainly what canonical would return
 // for it. Almost all statements come in canonical form, and to see that is twenty times
 // as fast as to make it anew. It is strict where that keeps it simple: what has
@@ -65,10 +67,8 @@ func (s *canonicalScan) object(depth int) bool {
 		if !ok {
 			return false
 		}
-		for _, c := range name {
-			if c == '\\' { // its order is that of what it stands for
-				return false
-			}
+		if bytes.IndexByte(name, '\\') >= 0 { // its order is that of what it stands for
+			return false
 		}
 		if !first && string(name) <= string(before) {
 			return false
@@ -82,6 +82,59 @@ func (s *canonicalScan) object(depth int) bool {
 		}
 		if !s.next(',') {
 			return false
+		}
+	}
+}
+
+// split returns the members of an object that isCanonical would agree to, and false for any other.
+// Their values are parts of data.
+func split(data []byte) ([]member, bool) {
+	s := canonicalScan{data: data}
+	if !s.next('{') {
+		return nil, false
+	}
+	if s.next('}') {
+		return nil, s.at == len(data)
+	}
+	all := make([]member, 0, 12)
+	for {
+		name, ok := s.text()
+		if !ok || bytes.IndexByte(name, '\\') >= 0 || len(all) > 0 && string(name) <= all[len(all)-1].name || !s.next(':') {
+			return nil, false
+		}
+		from := s.at
+		if !s.value(2) {
+			return nil, false
+		}
+		all = append(all, member{string(name), data[from:s.at:s.at]})
+		if s.next('}') {
+			return all, s.at == len(data)
+		}
+		if !s.next(',') {
+			return nil, false
+		}
+	}
+}
+
+// splitTexts returns the strings of an array of nothing else that isCanonical would
+// agree to, and false for any other.
+func splitTexts(data []byte) ([]string, bool) {
+	s := canonicalScan{data: data}
+	if !s.next('[') {
+		return nil, false
+	}
+	all := make([]string, 0, bytes.Count(data, []byte{','})+1)
+	for {
+		text, ok := s.text()
+		if !ok || bytes.IndexByte(text, '\\') >= 0 {
+			return nil, false
+		}
+		all = append(all, string(text))
+		if s.next(']') {
+			return all, s.at == len(data)
+		}
+		if !s.next(',') {
+			return nil, false
 		}
 	}
 }

@@ -3,6 +3,7 @@ package federation
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -34,6 +35,49 @@ func FuzzIsCanonical(f *testing.F) {
 		}
 		if !bytes.Equal(slow, data) {
 			t.Fatalf("%q passes for canonical, and is %q", data, slow)
+		}
+		var want map[string]json.RawMessage
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatal(err)
+		}
+		all, ok := split(data)
+		if !ok || len(all) != len(want) {
+			t.Fatalf("%q is split into %d of %d members", data, len(all), len(want))
+		}
+		for _, m := range all {
+			if !bytes.Equal(m.value, want[m.name]) {
+				t.Fatalf("%q of %q is split off as %q", m.name, data, m.value)
+			}
+			var texts []string
+			if got, ok := splitTexts(m.value); ok && (json.Unmarshal(m.value, &texts) != nil || !slices.Equal(got, texts)) {
+				t.Fatalf("%q is split into %q", m.value, got)
+			}
+		}
+	})
+}
+
+// What is split must be what the slow way reads from it, canonical or not.
+func FuzzSplit(f *testing.F) {
+	for _, s := range []string{`{}`, `{"a":1,"b":[true]}`, `{"a":"\u0041"}`, `{"a":1}{}`, `{"b":1,"a":2}`, `{"a":["b","c"]}`, `["a","b"]`, `["a",1]`, `["\n"]`} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if all, ok := split(data); ok {
+			var want map[string]json.RawMessage
+			if err := json.Unmarshal(data, &want); err != nil || len(want) != len(all) {
+				t.Fatalf("%q is split into %d of %d members: %v", data, len(all), len(want), err)
+			}
+			for _, m := range all {
+				if !bytes.Equal(m.value, want[m.name]) {
+					t.Fatalf("%q of %q is split off as %q", m.name, data, m.value)
+				}
+			}
+		}
+		if got, ok := splitTexts(data); ok {
+			var want []string
+			if json.Unmarshal(data, &want) != nil || !slices.Equal(got, want) {
+				t.Fatalf("%q is split into %q", data, got)
+			}
 		}
 	})
 }
@@ -88,11 +132,12 @@ func BenchmarkOpen(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
+		key := keyOf(alice(b))
 		b.Run(map[int]string{1: "hashes=1", 1000: "hashes=1000"}[n], func(b *testing.B) {
 			b.SetBytes(int64(len(r.Signed)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := Open(r.Signed, keyOf(alice(b))); err != nil {
+				if _, err := Open(r.Signed, key); err != nil {
 					b.Fatal(err)
 				}
 			}

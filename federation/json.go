@@ -94,6 +94,9 @@ type member struct {
 
 // members splits a canonical object, in its order.
 func members(canonical []byte) ([]member, error) {
+	if all, ok := split(canonical); ok {
+		return all, nil
+	}
 	d := json.NewDecoder(bytes.NewReader(canonical))
 	if _, err := d.Token(); err != nil {
 		return nil, err
@@ -173,6 +176,13 @@ type object struct {
 
 func newObject(data json.RawMessage) *object {
 	o := &object{}
+	if all, ok := split(data); ok {
+		o.values = make(map[string]json.RawMessage, len(all))
+		for _, m := range all {
+			o.values[m.name] = m.value
+		}
+		return o
+	}
 	if err := json.Unmarshal(data, &o.values); err != nil || o.values == nil {
 		o.fail("an object was expected")
 	}
@@ -210,6 +220,9 @@ func (o *object) texts(name string) []string {
 	}
 	if len(v) > 0 && v[0] == '"' {
 		return []string{o.text(name)}
+	}
+	if texts, ok := splitTexts(v); ok {
+		return texts
 	}
 	var s []*string
 	if json.Unmarshal(v, &s) != nil {
