@@ -232,7 +232,7 @@ func TestAttackNames(t *testing.T) {
 	} {
 		t.Run("list actor, "+name, func(t *testing.T) {
 			b.document("/lists/bad", doc)
-			if _, err := n.Follow(t.Context(), b.list, hashlist.VerdictReject); err == nil {
+			if _, err := n.Follow(t.Context(), b.list, 0); err == nil {
 				t.Error("it was followed")
 			}
 			// Nor is what is followed already led elsewhere.
