@@ -126,7 +126,7 @@ func (n *Node) statements(ctx context.Context, list string, from int64, items, s
 	seq, most := s.seqs[from], s.tree.size-from
 	n.mu.Unlock()
 	var all [][]byte
-	for r, err := range n.cfg.Lists.After(ctx, seq-1, hashlist.Selection{List: list, Signed: true}) {
+	for r, err := range n.cfg.Lists.After(ctx, seq-1, hashlist.Selection{List: list, Signed: true, Bare: true}) {
 		if err != nil {
 			return nil, err
 		}
