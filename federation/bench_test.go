@@ -48,7 +48,12 @@ func BenchmarkFederationLatency(b *testing.B) {
 // BenchmarkFederationFanOut measures from a ban until the last of many followers,
 // each a server of its own, has it.
 func BenchmarkFederationFanOut(b *testing.B) {
-	const followers = 1000
+	for _, hashes := range []int{1, 1000} {
+		b.Run(fmt.Sprintf("hashes=%d", hashes), func(b *testing.B) { fanOut(b, 1000, hashes) })
+	}
+}
+
+func fanOut(b *testing.B, followers, hashes int) {
 	peer := startFollowers(b)
 	n := newNode(b)
 	list := n.define("refused", hashlist.Followers)
@@ -81,7 +86,7 @@ func BenchmarkFederationFanOut(b *testing.B) {
 		used := processorTime(b)
 		b.StartTimer()
 		began := time.Now()
-		n.ban(list, sha256Hash(b, bans))
+		publish(b, n, list, 1, hashes)
 		refused += peer.number(b)
 		longest = max(longest, time.Since(began))
 		cpu += processorTime(b) - used
@@ -110,7 +115,7 @@ func BenchmarkFederationCatchUp(b *testing.B) {
 			for b.Loop() {
 				b.StopTimer()
 				to := newNode(b)
-				wire.Store(0)
+				wire.sent.Store(0)
 				used := processorTime(b)
 				b.StartTimer()
 				began := time.Now()
@@ -131,7 +136,7 @@ func BenchmarkFederationCatchUp(b *testing.B) {
 				total := float64(size.statements * size.hashes)
 				b.ReportMetric(took.Seconds(), "s")
 				b.ReportMetric((processorTime(b) - used).Seconds(), "cpu-s")
-				b.ReportMetric(float64(wire.Load())/total, "wire-B/hash")
+				b.ReportMetric(float64(wire.sent.Load())/total, "wire-B/hash")
 				b.ReportMetric(float64(size.statements)/took.Seconds(), "signatures/s")
 				b.ReportMetric(total/took.Seconds(), "hashes/s")
 				if v := to.verdict(sha256Hash(b, uint64(total)-1)); v != hashlist.VerdictReject {
@@ -142,6 +147,54 @@ func BenchmarkFederationCatchUp(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A node that is cut off and stopped while it takes a list over goes on where it
+// was: what it has is not sent again.
+func TestCatchUpInterrupted(t *testing.T) {
+	const statements = 3300
+	from, whole, to := newNode(t), newNode(t), newNode(t)
+	list := from.define("shown", hashlist.Public)
+	publish(t, from, list, statements, 1)
+	wire := countWire(t, from)
+	follow := func(n *node) {
+		t.Helper()
+		if _, err := n.Follow(t.Context(), list, hashlist.VerdictReject); err != nil {
+			t.Fatal(err)
+		}
+	}
+	has := func(n *node, least uint64) func() bool {
+		return func() bool { return n.Follows()[0].Position >= least }
+	}
+	follow(whole)
+	until(t, "one takes over all at once", has(whole, statements+1))
+	all := wire.sent.Load()
+
+	wire.sent.Store(0)
+	wire.limit.Store(all * 6 / 10)
+	follow(to)
+	until(t, "half of it comes", func() bool { return wire.sent.Load() > wire.limit.Load() && has(to, 1000)() })
+	to.stop()
+	to.restart()
+	before := to.Follows()[0].Position
+	if before == 0 || before > statements {
+		t.Fatalf("%d of %d statements came before it was interrupted", before, statements)
+	}
+	wire.sent.Store(0)
+	wire.limit.Store(0)
+	until(t, "the rest comes", has(to, statements+1))
+	if to.fold() != whole.fold() {
+		t.Error("the folds differ")
+	}
+	v, err := to.Verify(t.Context(), list, []string{whole.origin})
+	if err != nil || !v.Passed() {
+		t.Errorf("%+v, %v", v, err)
+	}
+	rest := wire.sent.Load()
+	if float64(rest) > 1.1*float64(all)*(1-float64(before)/statements) {
+		t.Errorf("%d bytes came after it had %d of %d statements, and %d come in all", rest, before, statements, all)
+	}
+	t.Logf("%d bytes for all; %d more when %d of %d statements were there", all, rest, before, statements)
 }
 
 // publish has a list say much at once.
@@ -188,7 +241,7 @@ func processorTime(t testing.TB) time.Duration {
 }
 
 // countWire restarts a node so that the bytes it sends are counted.
-func countWire(t testing.TB, n *node) *atomic.Int64 {
+func countWire(t testing.TB, n *node) *wireListener {
 	t.Helper()
 	n.stop()
 	db, err := store.Open(t.Context(), filepath.Join(n.dir, "tocsin.db"))
@@ -202,12 +255,13 @@ func countWire(t testing.TB, n *node) *atomic.Int64 {
 	}
 	w := &wireListener{Listener: l}
 	n.start(w)
-	return &w.sent
+	return w
 }
 
 type wireListener struct {
 	net.Listener
-	sent atomic.Int64
+	sent  atomic.Int64
+	limit atomic.Int64 // of sent, beyond which connections break; 0 for none
 }
 
 func (l *wireListener) Accept() (net.Conn, error) {
@@ -215,16 +269,20 @@ func (l *wireListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return wireConn{c, &l.sent}, nil
+	return wireConn{c, l}, nil
 }
 
 type wireConn struct {
 	net.Conn
-	sent *atomic.Int64
+	of *wireListener
 }
 
 func (c wireConn) Write(b []byte) (int, error) {
+	if limit := c.of.limit.Load(); limit > 0 && c.of.sent.Load() > limit {
+		c.Conn.Close()
+		return 0, net.ErrClosed
+	}
 	n, err := c.Conn.Write(b)
-	c.sent.Add(int64(n))
+	c.of.sent.Add(int64(n))
 	return n, err
 }
