@@ -225,9 +225,7 @@ func (n *Node) pull(ctx context.Context, s *subscription) error {
 }
 
 func (n *Node) fetchPage(ctx context.Context, list string, at int64) (*page, error) {
-	ctx, cancel := context.WithTimeout(ctx, pageTime)
-	defer cancel()
-	data, err := n.fetch.raw(ctx, fmt.Sprintf("%s/log/%d", list, at), activityMediaType, maxPageRead)
+	data, err := n.fetch.rawWithin(ctx, pageTime, fmt.Sprintf("%s/log/%d", list, at), activityMediaType, maxPageRead)
 	if err != nil {
 		return nil, err
 	}

@@ -113,7 +113,12 @@ func (f *fetcher) identity(raw []byte, from *url.URL) (string, error) {
 // raw fetches what is no ActivityStreams document: WebFinger, NodeInfo, the head
 // of a list. accept is sent, and the answer must be of one of its media types.
 func (f *fetcher) raw(ctx context.Context, address, accept string, limit int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, fetchTime)
+	return f.rawWithin(ctx, fetchTime, address, accept, limit)
+}
+
+// rawWithin is raw for what is large, and may take longer.
+func (f *fetcher) rawWithin(ctx context.Context, within time.Duration, address, accept string, limit int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	wanted := strings.Split(accept, ",")
 	for i, w := range wanted {
