@@ -157,7 +157,7 @@ func (n *Node) pull(ctx context.Context, s *subscription) error {
 	s.mu.Lock()
 	list, stale := s.f.List, s.stale || n.now().Sub(s.renewed) > renewEvery
 	s.stale = false // they may change again while they are read
-	from := s.tree.size
+	from, shown := s.tree.size, s.shown
 	s.mu.Unlock()
 	if stale {
 		if err := n.renew(ctx, s); err != nil {
@@ -217,9 +217,13 @@ func (n *Node) pull(ctx context.Context, s *subscription) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.checked = n.now()
-	if s.tree.size < s.shown && s.f.State == FollowAccepted {
+	// Of what was shown since, the last page could not know.
+	if s.tree.size < shown && s.f.State == FollowAccepted {
 		return fmt.Errorf("%w: the log of %s ends at %d statements, but a head it signed says %d: its publisher went back, or holds some back",
-			ErrRemote, list, s.tree.size, s.shown)
+			ErrRemote, list, s.tree.size, shown)
+	}
+	if s.tree.size < s.shown {
+		s.nudge()
 	}
 	return nil
 }

@@ -190,6 +190,60 @@ func (s *simNode) leave(ctx context.Context, list string) error {
 	return err
 }
 
+// A list that grows while it is read is not in trouble: that its publisher holds
+// statements back is not said unless it does.
+func TestSimulationGrowth(t *testing.T) {
+	inBubble(t, func(t *testing.T, net *simNet) {
+		a, b := net.add(1), net.add(2)
+		mustStart(t, a, b)
+		list := a.list("refused")
+		a.define(list, "a list", hashlist.Followers)
+		simFollow(t, a, b, list)
+		pause(t.Context(), time.Minute)
+		reading := make(chan struct{})
+		net.mu.Lock()
+		gets, pushes := 0, 0
+		net.meddle = func(sender, _ *simNode, r *http.Request, _ []byte, f *simFate) {
+			switch {
+			case sender == b && r.Method == http.MethodGet:
+				if gets++; gets == 1 {
+					f.back = 5 * time.Second
+					close(reading)
+				}
+			case sender == a && r.Method == http.MethodPost:
+				if pushes++; pushes > 1 {
+					f.out = 20 * time.Second
+				}
+			}
+		}
+		net.mu.Unlock()
+		<-reading
+		pause(t.Context(), time.Second)
+		var all []hashlist.Record
+		for i := range 150 { // more than one push tells of
+			r, err := a.issuer.Seal(hashlist.Statement{
+				Kind: hashlist.AddHashes, List: list, Hashes: []hashlist.Hash{pdq(t, i)}, Published: a.now().UTC().Truncate(time.Second),
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, r)
+		}
+		if _, err := a.living().lists.Apply(t.Context(), all...); err != nil {
+			t.Fatal(err)
+		}
+		for range 2000 {
+			if f := b.follow(list); f.Trouble != "" {
+				t.Fatalf("with %d statements: %s", f.Position, f.Trouble)
+			}
+			pause(t.Context(), 10*time.Millisecond)
+		}
+		if f := b.follow(list); f.Position != 151 {
+			t.Errorf("%d statements have come", f.Position)
+		}
+	})
+}
+
 // What a publisher decided last is what counts, also if an earlier answer of it
 // is so late that it comes last.
 func TestSimulationLateRefusal(t *testing.T) {
