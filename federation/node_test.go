@@ -2,6 +2,7 @@ package federation_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,6 +44,8 @@ type node struct {
 	issuer *federation.Issuer
 	secret ed25519.PrivateKey
 	heads  ed25519.PrivateKey
+	key    *rsa.PrivateKey // requestKey for nil
+	ahead  atomic.Int64    // how far its clock is, as a time.Duration
 
 	db     *store.DB
 	lists  *hashlist.Lists
@@ -86,7 +90,9 @@ func (n *node) start(l net.Listener) {
 	}
 	n.lists = lists
 	n.config = federation.Config{
-		Origin: n.origin, Lists: lists, Peers: n.db, Key: requestKey(), HeadKey: n.heads, Loopback: true, Version: "test",
+		Origin: n.origin, Lists: lists, Peers: n.db, Key: cmp.Or(n.key, requestKey()), HeadKey: n.heads,
+		Now:      func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
+		Loopback: true, Version: "test",
 		Issuers: []federation.LocalIssuer{{Name: "alice", Public: n.issuer.PublicKey()}},
 		Log:     slog.New(slog.NewTextHandler(logWriter{t, n.addr}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
@@ -351,4 +357,31 @@ func TestHeedIsDecidedHere(t *testing.T) {
 	if _, err := b.Follow(t.Context(), "@refused@127.0.0.1:1", 0); !errors.Is(err, federation.ErrRemote) {
 		t.Errorf("a host that does not answer: %v", err)
 	}
+}
+
+// The key of requests is replaced by another under the same id: a peer that
+// remembers the old one fetches it again, but not for every request that does not fit.
+func TestRequestKeyIsReplaced(t *testing.T) {
+	a, b := newNode(t), newNode(t)
+	list := a.define("refused", hashlist.Followers)
+	befriend(t, a, b, list)
+	a.ban(list, pdq(t, 1))
+	until(t, "it is refused", func() bool { return b.verdict(pdq(t, 1)) == hashlist.VerdictReject })
+	a.stop()
+	var err error
+	if a.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+		t.Fatal(err)
+	}
+	a.restart()
+	b.ahead.Store(int64(2 * time.Minute))
+	a.ban(list, pdq(t, 2))
+	until(t, "what is pushed with the new key is taken", func() bool { return b.verdict(pdq(t, 2)) == hashlist.VerdictReject })
+	b.stop()
+	if b.key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+		t.Fatal(err)
+	}
+	a.ban(list, pdq(t, 3))
+	a.ahead.Store(int64(2 * time.Minute))
+	b.restart()
+	until(t, "what is asked for with the new key is given", func() bool { return b.verdict(pdq(t, 3)) == hashlist.VerdictReject })
 }

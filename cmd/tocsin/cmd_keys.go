@@ -3,8 +3,11 @@ package main
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -13,6 +16,7 @@ import (
 
 	"github.com/tocsin-fed/tocsin/federation"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+	"github.com/tocsin-fed/tocsin/store"
 )
 
 func (a *app) keysCommand() *cobra.Command {
@@ -153,18 +157,28 @@ followers: say it again with the new key. What was signed before stays.
 old one is kept elsewhere, only with --keep-here. Keep a copy of keys/ afterwards: the
 old backup has the old key.
 
+--requests replaces the key of the node itself, which signs its requests to other nodes and no
+statement: after a break-in, say. Other nodes fetch the new one when a request no longer fits.
+
 Look before you say --compromised-since: definitions of lists count as well, and a list
 whose definitions all count no more is gone. "tocsin export" and "tocsin list entries"
 show what there is while it is there.`,
 		Example: `  tocsin keys rotate
   tocsin keys rotate --compromised-since 2026-11-20
-  tocsin keys rotate --public admin.pub.pem`,
+  tocsin keys rotate --public admin.pub.pem
+  tocsin keys rotate --requests`,
 	}
 	since := cmd.Flags().String("compromised-since", "", "since when the old key was in other hands: a date such as 2026-11-20, or 2026-11-20T18:00:00Z")
 	public := cmd.Flags().String("public", "", "PEM file of the new public key, if the private one is kept elsewhere")
+	requests := cmd.Flags().Bool("requests", false, "replace the key that signs requests to other nodes instead; the node must not run")
+	cmd.MarkFlagsMutuallyExclusive("requests", "public")
+	cmd.MarkFlagsMutuallyExclusive("requests", "compromised-since")
 	here := cmd.Flags().Bool("keep-here", false, "let the node keep the new key although the old one is kept elsewhere")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *requests {
+			return a.rotateRequestKey(cmd.Context())
+		}
 		request := &pb.RotateKeyRequest{KeepHere: *here}
 		if *since != "" {
 			t, err := parsePast(*since, time.Now())
@@ -201,6 +215,35 @@ show what there is while it is there.`,
 		})
 	}
 	return cmd
+}
+
+// rotateRequestKey replaces the key of requests of a node that does not run.
+func (a *app) rotateRequestKey(ctx context.Context) error {
+	dir := a.dataDir()
+	// The database's lock is the node's.
+	db, err := store.Open(ctx, filepath.Join(dir, databaseName))
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	path := requestKeyPath(dir)
+	next := path + ".next"
+	if err := os.Remove(next); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := writeRequestKey(next); err != nil {
+		return err
+	}
+	if err := errors.Join(os.Rename(next, path), syncDir(filepath.Dir(path))); err != nil {
+		return err
+	}
+	if a.json {
+		return a.line(struct {
+			File string `json:"file"`
+		}{path})
+	}
+	_, err = fmt.Fprintf(a.out, "%s is new. Start the node: others fetch it when they meet it.\n", path)
+	return err
 }
 
 // parsePast reads a date or time of RFC 3339 that is not in the future.
