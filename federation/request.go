@@ -154,7 +154,7 @@ func (n *Node) authenticateOnce(r *http.Request, body []byte) (*remoteActor, err
 	if err != nil {
 		return nil, err
 	}
-	if sig.Created.Unix() < n.forgotten.Load() {
+	if sig.Created.Unix() < n.remembers() {
 		return nil, errOld
 	}
 	made := sig.Created
@@ -165,6 +165,21 @@ func (n *Node) authenticateOnce(r *http.Request, body []byte) (*remoteActor, err
 		return nil, errReplay
 	}
 	return who, nil
+}
+
+// remembers returns since when, in Unix seconds, no signature was forgotten. If that is to come, the
+// clock was ahead and has been set right: then it is now. A node that came up with its
+// clock a year ahead would otherwise believe nobody for a year.
+func (n *Node) remembers() int64 {
+	for {
+		since, now := n.forgotten.Load(), n.now().Unix()
+		if since <= now+1 { // forget adds one
+			return since
+		}
+		if n.forgotten.CompareAndSwap(since, now) {
+			return now
+		}
+	}
 }
 
 // forget notes that a signature is remembered no more: what is as old is not believed

@@ -108,7 +108,7 @@ func TestSimulationLongAbsence(t *testing.T) {
 // A node whose clock is wrong by more than signatures live is shut out by all, and takes part
 // again by itself once its clock is right.
 func TestSimulationWrongClock(t *testing.T) {
-	for name, skew := range map[string]time.Duration{"ahead": 2 * time.Hour, "behind": -2 * time.Hour} {
+	for name, skew := range map[string]time.Duration{"ahead": 2 * time.Hour, "ahead when started": 2 * time.Hour, "behind": -2 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, net *simNet) {
 				a, b := net.add(1), net.add(2)
@@ -120,6 +120,10 @@ func TestSimulationWrongClock(t *testing.T) {
 				simFollow(t, b, a, ours)
 				pause(t.Context(), time.Minute)
 				b.skew.Store(int64(skew))
+				if name == "ahead when started" {
+					b.stop(false, false)
+					mustStart(t, b)
+				}
 				pause(t.Context(), time.Minute)
 				a.ban(theirs, pdq(t, 1))
 				b.ban(ours, pdq(t, 2))
@@ -128,8 +132,13 @@ func TestSimulationWrongClock(t *testing.T) {
 					t.Fatal("the clocks change nothing: the test tests nothing")
 				}
 				b.skew.Store(0)
-				took := simWait(t, "both have all", 2*time.Hour, func() bool { return a.fold() == b.fold() })
+				took := simWait(t, "both have all", time.Hour, func() bool { return a.fold() == b.fold() })
 				t.Logf("after %v", took)
+				pause(t.Context(), 15*time.Minute)
+				a.ban(theirs, pdq(t, 3))
+				if took := simWait(t, "it is pushed to", time.Hour, func() bool { return a.fold() == b.fold() }); took > 10*time.Second {
+					t.Errorf("a push took %v", took)
+				}
 			})
 		})
 	}
