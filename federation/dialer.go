@@ -1,12 +1,14 @@
 package federation
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"syscall"
 	"time"
 
@@ -74,7 +76,7 @@ func guardedTransport(allowed *ssrf.Guardian, roots *x509.CertPool, resolver *ne
 	}
 	return &http.Transport{
 		Proxy:                  nil,
-		DialContext:            dialer.DialContext,
+		DialContext:            dialLocalhost(dialer),
 		TLSClientConfig:        &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots},
 		TLSHandshakeTimeout:    5 * time.Second,
 		ResponseHeaderTimeout:  30 * time.Second, // some answer a delivery only when they have worked on it
@@ -87,6 +89,26 @@ func guardedTransport(allowed *ssrf.Guardian, roots *x509.CertPool, resolver *ne
 		ForceAttemptHTTP2:      true,
 		// An HTTP/2 connection that has died silently would take every request with it.
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+	}
+}
+
+// dialLocalhost dials names that mean this machine whatever a resolver says (RFC 6761,
+// section 6.3): some resolvers do not know localhost, and some ask the network for it. The guard
+// looks at where it leads as with any name.
+func dialLocalhost(d *net.Dialer) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		host, port, err := net.SplitHostPort(address)
+		if err != nil || host != "localhost" && !strings.HasSuffix(host, ".localhost") {
+			return d.DialContext(ctx, network, address)
+		}
+		conn, err := d.DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
+		if err == nil {
+			return conn, nil
+		}
+		if conn, other := d.DialContext(ctx, network, net.JoinHostPort("::1", port)); other == nil {
+			return conn, nil
+		}
+		return nil, err
 	}
 }
 

@@ -284,3 +284,34 @@ func TestClientSettings(t *testing.T) {
 		t.Errorf("%v by TLS 1.1", res.Status)
 	}
 }
+
+// TestLocalhost: a machine whose resolver does not know localhost is reached by it all
+// the same, and only where loopback is reached at all.
+func TestLocalhost(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+	defer s.Close()
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("no resolver")
+	}}
+	dial := dialLocalhost(&net.Dialer{Resolver: nobody})
+	for _, host := range []string{"localhost", "a.localhost"} {
+		conn, err := dial(t.Context(), "tcp", net.JoinHostPort(host, port))
+		if err != nil {
+			t.Errorf("%s: %v", host, err)
+			continue
+		}
+		conn.Close()
+	}
+	if conn, err := dial(t.Context(), "tcp", net.JoinHostPort("localhost.example", port)); err == nil {
+		conn.Close()
+		t.Error("localhost.example was taken for this machine")
+	}
+	if r, err := guardedClient(false, nil, nobody).Get("https://localhost:" + port); err == nil {
+		r.Body.Close()
+		t.Error("loopback was reached without the switch")
+	}
+}
