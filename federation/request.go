@@ -256,12 +256,19 @@ func (n *Node) hear(origin string) {
 	}
 }
 
+// within reports whether at is less than age ago. What is to come is not: the
+// clock was ahead then, and waiting for it could take for ever.
+func (n *Node) within(at time.Time, age time.Duration) bool {
+	ago := n.now().Sub(at)
+	return ago >= 0 && ago < age
+}
+
 // signer returns the key of the given id, fetched no longer ago than age, and whether it was
 // remembered. Nobody has proved anything yet who has a key fetched: what that costs this node and
 // the origin of the key is bounded for each origin.
 func (n *Node) signer(ctx context.Context, keyID string, age time.Duration) (peerKey, bool, error) {
 	known, ok := n.signers.Get(keyID)
-	if ok && n.now().Sub(known.fetched) < age {
+	if ok && n.within(known.fetched, age) {
 		return known, true, nil
 	}
 	found, err := n.fetchSigner(ctx, keyID)
@@ -279,7 +286,7 @@ func (n *Node) fetchSigner(ctx context.Context, keyID string) (peerKey, error) {
 	if err != nil {
 		return peerKey{}, err
 	}
-	if at, ok := n.failed.Get(keyID); ok && n.now().Sub(at) < keyFailed {
+	if at, ok := n.failed.Get(keyID); ok && n.within(at, keyFailed) {
 		return peerKey{}, errors.New("it could not be had a moment ago: try again later")
 	}
 	if !n.waiting.enter(origin) {
