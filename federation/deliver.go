@@ -168,7 +168,7 @@ func (n *Node) due(o *outlet) (*parcel, time.Duration) {
 	if p == nil {
 		return nil, 0
 	}
-	if wait := o.next.Sub(n.now()); wait > 0 {
+	if wait := time.Until(o.next); wait > 0 {
 		return nil, wait
 	}
 	return p, 0
@@ -307,7 +307,7 @@ func (n *Node) settle(ctx context.Context, o *outlet, p *parcel, err error) {
 	if said != nil {
 		wait = max(wait, min(said.RetryAfter, longestWait))
 	}
-	o.next = n.now().Add(wait)
+	o.next = time.Now().Add(wait) // not n.now: that clock may be set back
 	if said != nil && said.Code == http.StatusGone || now.Sub(o.peer.Failing) > deadAfter {
 		o.peer.Retired = true
 		n.log.Warn("a peer is retired: nothing is delivered until it is heard of again", "inbox", o.inbox, "error", err)
