@@ -41,6 +41,7 @@ type fold struct {
 	radius   [SHA256 + 1]int    // the largest of any list that is heeded
 	own      string             // origin of the lists that are heeded fully; "" for all
 	heeded   map[string]Verdict // by IRI: lists of other origins, also such as nothing is known of
+	behalf   map[string]bool    // by IRI: lists of this origin that are kept for others, see OnBehalf
 	voids    map[string][]span  // by issuer
 	ids      []bktree.ID        // of post
 }
@@ -94,7 +95,7 @@ type stmt struct {
 
 type list struct {
 	iri        string
-	origin     string        // "" for this node's own
+	origin     string        // "" for this node's own; its own address if it is kept for somebody else
 	most       Verdict       // its matches come to no more; 0 if it is not heeded
 	defs       []*definition // in no order; retracted by nothing that is not void
 	gone       []*definition // the retracted ones, which come back if that was void
@@ -114,7 +115,7 @@ func newFold() *fold {
 	f := &fold{
 		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]*tomb{},
 		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
-		heeded: map[string]Verdict{}, voids: map[string][]span{},
+		heeded: map[string]Verdict{}, behalf: map[string]bool{}, voids: map[string][]span{},
 	}
 	for i := range f.texts {
 		f.texts[i].ids = map[string]bktree.ID{}
@@ -138,6 +139,8 @@ func (f *fold) list(iri string) *list {
 		l = &list{iri: f.intern(iri), most: VerdictReject}
 		if o, err := Origin(iri); f.own != "" && (err != nil || o != f.own) {
 			l.origin, l.most = f.intern(cmp.Or(o, iri)), f.heeded[iri]
+		} else if f.behalf[iri] {
+			l.origin, l.most = l.iri, f.heeded[iri]
 		}
 		f.lists[l.iri] = l
 	}

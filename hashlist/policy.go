@@ -101,7 +101,7 @@ func (p *Policy) Validate() error {
 // gravest verdict that its matches may come to. With VerdictAllow they are reported and
 // speak against nothing; with 0, and before Heed was called, the list matches
 // nothing and nothing of it is reported. It need not be known yet. The node's own
-// lists are heeded fully, whatever is said here. It is not part of the log: whoever opens
+// lists are heeded fully, whatever is said here, but for those kept for others (OnBehalf). It is not part of the log: whoever opens
 // the lists says it again.
 func (l *Lists) Heed(list string, most Verdict) {
 	l.mu.Lock()
