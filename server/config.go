@@ -26,6 +26,9 @@ type Config struct {
 	Backup  func(ctx context.Context, path string) error
 	Scratch string // an existing directory that only the owner may enter, for copies on their way
 
+	// Reviews keeps what waits for a person's decision; nil for none: then nothing is asked.
+	Reviews hashlist.Reviews
+
 	Loaded time.Duration // how long the lists took to load, for GetStatus
 
 	// Federation is what this node has to do with others; nil if it is off.

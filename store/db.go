@@ -38,6 +38,8 @@ type DB struct {
 	writer *sql.DB  // one connection, so that writes queue here and not in SQLite
 	reader *sql.DB  // cannot write
 
+	reviewed growth // the place of the last review
+
 	closing  sync.Once
 	closeErr error // set within closing
 }
@@ -205,7 +207,7 @@ func (db *DB) start(ctx context.Context) error {
 	if err := migrate(ctx, db.writer); err != nil {
 		return fmt.Errorf("bring database %s up to date: %w", db.path, explain(err))
 	}
-	return nil
+	return db.countReviews(ctx)
 }
 
 // migrate brings a schema up to date.
