@@ -54,8 +54,8 @@ func (db *DB) backup(ctx context.Context, path string) (err error) {
 }
 
 // Check looks at every byte: SQLite's own structures and indexes, each
-// statement against its checksum and its place, the tokens, what was agreed
-// with other nodes, and what waits for a decision. It takes as long as it takes to read the file, and more than
+// statement against its checksum and its place, the tokens, the audit log, what was
+// agreed with other nodes, and what waits for a decision. It takes as long as it takes to read the file, and more than
 // Open does for its check.
 func (db *DB) Check(ctx context.Context) error {
 	if err := check(ctx, db.reader, "PRAGMA integrity_check(20)"); err != nil {
@@ -74,6 +74,7 @@ func (db *DB) Check(ctx context.Context) error {
 		func() error { _, err := db.Keys(ctx); return err },
 		func() error { return explain(db.checkLeaves(ctx)) },
 		func() error { return db.checkReviews(ctx) },
+		func() error { _, err := db.VerifyAudit(ctx, hashlist.AuditHead{}); return err },
 	} {
 		if err := look(); err != nil {
 			return fmt.Errorf("check database %s: %w", db.path, err)

@@ -37,6 +37,7 @@ type DB struct {
 	lock   *os.File // held as long as the DB is open
 	writer *sql.DB  // one connection, so that writes queue here and not in SQLite
 	reader *sql.DB  // cannot write
+	audit  auditQueue
 
 	reviewed growth // the place of the last review
 
@@ -186,7 +187,7 @@ func Open(ctx context.Context, path string) (*DB, error) {
 
 // open takes over lock, also when it fails.
 func open(ctx context.Context, path string, lock *os.File) (*DB, error) {
-	db := &DB{path: path, lock: lock}
+	db := &DB{path: path, lock: lock, audit: auditQueue{turn: make(chan struct{}, 1)}}
 	err := db.start(ctx)
 	if err != nil {
 		db.Close()
