@@ -15,6 +15,8 @@ type Query struct {
 	Probes []Probe
 	Lists  []string // IRIs of the lists to look in; none for all
 	Limit  int      // most matches returned; 0 for all
+	// Uploader is what the caller knows of who uploads it, for rules; nil for nothing.
+	Uploader *Uploader
 }
 
 // Probe is one hash of what is asked about. A picture has many: its digests,
@@ -55,6 +57,21 @@ type Result struct {
 	Verdict   Verdict
 	Reason    string // one sentence that holds no hash
 	Seq       uint64 // the log up to here was heeded
+	Decision  Decision
+}
+
+// Decision is what a verdict that is graver than VerdictAllow rests on.
+type Decision struct {
+	Label       string    // in which those who stand behind it are believed; "" for one without labels
+	Belief      int       // 0 to 120, with what disputes take off
+	Disputed    int       // what they take off
+	Independent int       // issuers who do not rely on each other
+	Need        Threshold // of that verdict in that label
+	Own         bool      // this node's own word: neither thresholds nor rules soften it
+	Rule        string    // the name of the rule that decided, "" for none
+	Statements  []string  // IDs of those that list it, the nearest first, and then of those that confirm them
+	Algorithm   Algorithm // of the nearest match that counts for it
+	Distance    int       // of that, in bits
 }
 
 // candidate is a posting near a probe.

@@ -52,6 +52,93 @@ type Policy struct {
 	// Lists.Heed says, and before it says anything, not at all. "" makes every list
 	// the node's own.
 	Own string
+	// Default says what the verdicts about what others list need, and Labels the same for single
+	// labels, in place of it.
+	Default Thresholds
+	Labels  map[string]Thresholds
+	// Rules are asked about what matches, after the thresholds; nil for none. A rule may
+	// come to a graver verdict than these or to a milder one, but to none that is milder than
+	// what this node's own statements come to, and to none that a list's most or the
+	// algorithms' ceilings forbid. What this node knows to be harmless, or disputes,
+	// no rule sees.
+	Rules Rules
+}
+
+// Thresholds are what a flag, a hold and a rejection need, as far as they rest
+// on other nodes' statements. A verdict needs no less than a milder one.
+type Thresholds struct{ Flag, Hold, Reject Threshold }
+
+// Threshold is what one verdict needs. This node's own statements, and those that it
+// confirmed, need nothing.
+type Threshold struct {
+	// Belief is the least that those who stand behind it together are believed, 1
+	// to 120, less what those are believed who dispute it.
+	Belief int
+	// Issuers is how many of them there must be who do not rely on each other, at least 1.
+	Issuers int
+	// Radii are the largest distances at which a match counts, beside the list's own.
+	Radii Radii
+	// Second asks for a second algorithm by which the same statement matches.
+	Second bool
+}
+
+// MostBelief is full belief, and MarginalBelief some: three who are believed
+// marginally are together believed fully, as with OpenPGP.
+const (
+	MostBelief     = 120
+	MarginalBelief = 40
+)
+
+// DefaultThresholds are cautious: a flag needs one who is believed marginally,
+// a hold two, and a rejection full belief and a nearer match than the customary
+// radii ask for. 24 bits of PDQ are a re-encoded, scaled or marked copy; what lies between
+// them and 31 is held.
+func DefaultThresholds() Thresholds {
+	far := Radii{PDQ: 63, PHash: 16, DHash: 16}
+	return Thresholds{
+		Flag:   Threshold{Belief: MarginalBelief, Issuers: 1, Radii: far},
+		Hold:   Threshold{Belief: 2 * MarginalBelief, Issuers: 1, Radii: far},
+		Reject: Threshold{Belief: MostBelief, Issuers: 1, Radii: Radii{PDQ: 24, PHash: 6, DHash: 4}},
+	}
+}
+
+// Validate reports the first value of t that is out of its range, or asks for
+// less than that of a milder verdict.
+func (t *Thresholds) Validate() error {
+	var before *Threshold
+	for v := VerdictFlag; v <= VerdictReject; v++ {
+		n := t.of(v)
+		if n.Belief < 1 || n.Belief > MostBelief {
+			return fmt.Errorf("the belief that %v needs, %d, is not between 1 and %d", v, n.Belief, MostBelief)
+		}
+		if n.Issuers < 1 || n.Issuers > 100 {
+			return fmt.Errorf("the number of issuers that %v needs, %d, is not between 1 and 100", v, n.Issuers)
+		}
+		for a, r := range n.Radii {
+			if limit := Algorithm(a).MaxRadius(); int(r) > limit {
+				return fmt.Errorf("the distance of %v for %v, %d, is more than %d", Algorithm(a), v, r, limit)
+			}
+			if before != nil && r > before.Radii[a] {
+				return fmt.Errorf("%v is allowed a larger distance of %v, %d, than %v", v, Algorithm(a), r, v-1)
+			}
+		}
+		if before != nil && (n.Belief < before.Belief || n.Issuers < before.Issuers || before.Second && !n.Second) {
+			return fmt.Errorf("%v needs less than %v does", v, v-1)
+		}
+		before = n
+	}
+	return nil
+}
+
+// of returns what v needs, which is not VerdictAllow.
+func (t *Thresholds) of(v Verdict) *Threshold {
+	switch v {
+	case VerdictFlag:
+		return &t.Flag
+	case VerdictHold:
+		return &t.Hold
+	}
+	return &t.Reject
 }
 
 // LeastQuality is the PDQ quality below which a picture shows so little that its
@@ -70,6 +157,7 @@ func DefaultPolicy() Policy {
 			MD5: VerdictHold, SHA1: VerdictHold, SHA256: VerdictReject,
 		},
 		MinQuality: 50,
+		Default:    DefaultThresholds(),
 	}
 }
 
@@ -90,6 +178,17 @@ func (p *Policy) Validate() error {
 	}
 	if p.MinQuality < 0 || p.MinQuality > 100 {
 		return fmt.Errorf("least quality %d is not between 0 and 100", p.MinQuality)
+	}
+	if err := p.Default.Validate(); err != nil {
+		return err
+	}
+	for label, t := range p.Labels {
+		if err := CheckName(label); err != nil {
+			return fmt.Errorf("label: %w", err)
+		}
+		if err := t.Validate(); err != nil {
+			return fmt.Errorf("label %s: %w", label, err)
+		}
 	}
 	if o, err := Origin(p.Own); p.Own != "" && (err != nil || o != p.Own) {
 		return fmt.Errorf("own origin %.80q is not just scheme and host", p.Own)

@@ -37,6 +37,8 @@ type Config struct {
 	PublicHandler http.Handler
 	// Offline reports whether the private key of Issuer is kept elsewhere; nil for never.
 	Offline func() bool
+	// Audit keeps what was decided; nil for nowhere.
+	Audit hashlist.Audit
 	// Warnings are what GetStatus tells the operator each time, a sentence each.
 	Warnings []string
 

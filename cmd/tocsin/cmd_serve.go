@@ -147,7 +147,8 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 
 	sc := conf.server(dir)
 	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
-	sc.Backup, sc.Scratch, sc.Offline, sc.Reviews = db.Backup, dir, issuer.offline, db
+	sc.Backup, sc.Scratch, sc.Offline = db.Backup, dir, issuer.offline
+	sc.Audit, sc.Reviews = db, db
 	var peers *federation.Node
 	// Also where it is off: which lists of others act, and which keys count no more, was agreed on before.
 	if peers, err = conf.federate(ctx, dir, log, lists, db, issuer); err != nil {

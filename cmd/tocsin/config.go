@@ -326,6 +326,7 @@ func (c *config) policy() hashlist.Policy {
 			hashlist.SHA1: p.Ceiling.SHA1.verdict, hashlist.SHA256: p.Ceiling.SHA256.verdict,
 		},
 		MinQuality: p.MinQuality,
+		Default:    hashlist.DefaultThresholds(),
 		Own:        c.Node.Origin,
 	}
 }

@@ -61,7 +61,7 @@ func TestDefaultsAreThoseOfThePackages(t *testing.T) {
 	c := defaults()
 	policy := hashlist.DefaultPolicy()
 	policy.Own = c.Node.Origin
-	if got := c.policy(); got != policy {
+	if got := c.policy(); !reflect.DeepEqual(got, policy) {
 		t.Errorf("policy %+v, want %+v", got, policy)
 	}
 	limits, want := c.mediaLimits(), imagehash.DefaultLimits()
@@ -84,7 +84,7 @@ func TestStarterIsTheDefaults(t *testing.T) {
 	if err := decodeTOML("config.toml", text, c); err != nil {
 		t.Fatal(err)
 	}
-	if *c != *want {
+	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
 	commented := 0
@@ -100,7 +100,7 @@ func TestStarterIsTheDefaults(t *testing.T) {
 	if err := decodeTOML("config.toml", []byte(b.String()), all); err != nil {
 		t.Fatal(err)
 	}
-	if *all != *want {
+	if !reflect.DeepEqual(all, want) {
 		t.Errorf("got %+v, want %+v", all, want)
 	}
 	keys := 0
