@@ -39,7 +39,7 @@ run: build ## run a node in ./data, made on the first run
 	@exec bin/tocsin serve --data data
 
 test: ## run the whole test suite with the race detector
-	@tools/setup go cc strace
+	@tools/setup go cc strace turbojpeg
 	$(GO) test -race -count=1 -timeout 15m -skip '^TestInterop' ./...
 
 interop: ## try the federation against Fedify, a server that is not ours
@@ -64,7 +64,7 @@ fuzz: ## run every fuzz target for FUZZTIME (20s)
 	@tools/fuzz
 
 bench: ## race the index with its peers (see tools/bench-peers), then run every Go benchmark for BENCHTIME (1s)
-	@tools/setup go cc faiss
+	@tools/setup go cc faiss turbojpeg
 	@tools/bench-peers
 	@tools/bench
 

@@ -79,6 +79,7 @@ type config struct {
 		Workers      int      `toml:"workers"`
 		WorkerMemory size     `toml:"worker_memory"`
 		HEIC         bool     `toml:"heic"`
+		TurboJPEG    bool     `toml:"turbojpeg"`
 	} `toml:"media"`
 	Limits struct {
 		LookupsPerSecond float64  `toml:"lookups_per_second"`
@@ -311,7 +312,7 @@ func (c *config) mediaLimits() imagehash.Limits {
 	m := &c.Media
 	return imagehash.Limits{
 		MaxBytes: m.MaxBytes.bytes, MaxPixels: m.MaxPixels, MaxFrames: m.MaxFrames,
-		Timeout: m.Timeout.time, Workers: m.Workers, WorkerMemory: m.WorkerMemory.bytes, HEIC: m.HEIC,
+		Timeout: m.Timeout.time, Workers: m.Workers, WorkerMemory: m.WorkerMemory.bytes, HEIC: m.HEIC, TurboJPEG: m.TurboJPEG,
 	}
 }
 

@@ -33,7 +33,7 @@ type child struct {
 
 // startChild starts a worker. It must run on the thread that lives as long as
 // the worker may, for the kernel ties the child's life to it.
-func startChild(memory int64) (*child, error) {
+func startChild(memory int64, turbo bool) (*child, error) {
 	attributes, err := childAttributes()
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func startChild(memory int64) (*child, error) {
 		// Nothing of the parent's environment: it may hold secrets.
 		Env: []string{
 			workerEnv + "=1", workerMemoryEnv + "=" + strconv.FormatInt(memory, 10),
-			"GOMAXPROCS=2", "GOTRACEBACK=none",
+			workerTurboEnv + "=" + strconv.FormatBool(turbo), "GOMAXPROCS=2", "GOTRACEBACK=none",
 		},
 		Dir:         "/",
 		Stderr:      c.stderr,
@@ -119,7 +119,8 @@ func (c *child) greet() error {
 }
 
 // After so many files a child is replaced, well or not. A file that took it over
-// could answer for the files after it, so its parent counts. A fresh child pays
+// could answer for the files after it, so its parent counts. A decoder written in C
+// makes that likelier. A fresh child pays
 // up to three seconds for its first AVIF, HEIC or JPEG XL, of which the decoders
 // are C compiled to WebAssembly, and which so have the smaller number: of 256
 // files of 50 ms each, compiling one of them anew takes a fifth of the time.
@@ -128,7 +129,7 @@ const (
 	maxCoded = 256
 )
 
-var wasmFormats = []string{"avif", "heic", "jxl"}
+var codedFormats = []string{"avif", "heic", "jxl", "jpeg"} // of which the decoder is C, or may be
 
 // spent reports whether the child is to be replaced.
 func (c *child) spent() bool { return c.files >= maxFiles || c.coded >= maxCoded }
@@ -154,7 +155,7 @@ func (c *child) send(r request, media []byte) error {
 		return err
 	}
 	c.warm[r.format] = true
-	if c.files++; slices.Contains(wasmFormats, formats[r.format]) {
+	if c.files++; slices.Contains(codedFormats, formats[r.format]) {
 		c.coded++
 	}
 	return nil

@@ -80,7 +80,7 @@ func (h *Hasher) starter() {
 	for {
 		select {
 		case r := <-h.starts:
-			c, err := startChild(h.limits.WorkerMemory)
+			c, err := startChild(h.limits.WorkerMemory, h.limits.TurboJPEG)
 			if err == nil {
 				h.mu.Lock()
 				h.stats.Started++

@@ -12,7 +12,7 @@
 // # Formats
 //
 // JPEG, PNG and GIF are decoded by the standard library, WebP by
-// golang.org/x/image/webp, all memory-safe; AVIF, HEIC and JPEG XL by libavif,
+// golang.org/x/image/webp, all memory-safe (but see Limits.TurboJPEG); AVIF, HEIC and JPEG XL by libavif,
 // libheif and libjxl compiled to WebAssembly. Animations are looked at in their
 // first frame, their last, and an even sample between them. The default image of
 // an animated PNG that is not part of the animation is looked at as well.
@@ -61,7 +61,7 @@ import (
 )
 
 // Limits bounds what one file may cost. A field that is zero or negative gets
-// its value of DefaultLimits, but for HEIC.
+// its value of DefaultLimits, but for HEIC and TurboJPEG.
 type Limits struct {
 	MaxBytes  int64         // of the file; default 50 MiB
 	MaxPixels int64         // width times height of one frame, checked before decoding; default 64,000,000
@@ -80,13 +80,17 @@ type Limits struct {
 	// decoder is under the LGPL and the format under patents. When false, HEIC
 	// files are ErrUndecodable.
 	HEIC bool
+
+	// TurboJPEG says whether plain JPEG files are decoded by the system's libjpeg-turbo, where it is
+	// installed, and the rest by package jpeg. It is C, but it works in the child, as confined as all of it.
+	TurboJPEG bool
 }
 
-// DefaultLimits returns the defaults named at each field of Limits, with HEIC on.
+// DefaultLimits returns the defaults named at each field of Limits, with HEIC and TurboJPEG on.
 func DefaultLimits() Limits {
 	return Limits{
 		MaxBytes: 50 << 20, MaxPixels: 64_000_000, MaxFrames: 8, Timeout: 10 * time.Second,
-		Workers: runtime.NumCPU(), WorkerMemory: 1536 << 20, HEIC: true,
+		Workers: runtime.NumCPU(), WorkerMemory: 1536 << 20, HEIC: true, TurboJPEG: true,
 	}
 }
 

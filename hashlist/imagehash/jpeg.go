@@ -27,6 +27,11 @@ func (d *decoder) jpeg(media []byte) error {
 		return fmt.Errorf("%w: jpeg has %d scans, more than the limit of %d", ErrTooLarge, walk.scans, maxScans)
 	}
 	return d.still(func() (image.Image, error) {
+		if turbo {
+			if img, ok := decodeTurbo(media, c.Width, c.Height); ok {
+				return img, nil
+			}
+		}
 		img, err := jpeg.Decode(bytes.NewReader(media))
 		if err == nil || walk.scans == 0 {
 			return img, err

@@ -19,6 +19,7 @@ const (
 	workerName      = "tocsin-decode-worker"
 	workerEnv       = "TOCSIN_DECODE_WORKER"
 	workerMemoryEnv = "TOCSIN_DECODE_WORKER_MEMORY"
+	workerTurboEnv  = "TOCSIN_DECODE_WORKER_TURBO"
 	replyFD         = 3
 )
 
@@ -43,6 +44,9 @@ func WorkerMain() {
 	}
 	os.Stdout, os.Stderr = null, null
 	out := os.NewFile(replyFD, "reply")
+	if os.Getenv(workerTurboEnv) == "true" {
+		openTurbo() // while files can still be opened
+	}
 	// Collect before the cap is reached: reaching it is fatal.
 	debug.SetMemoryLimit(memory * 5 / 8)
 	if err := confine(memory); err != nil {
