@@ -36,9 +36,10 @@ const (
 
 // audience says for whom a list is: Local also for one that is not of this node or not
 // there. Of a list whose definition was retracted the followers may read on:
-// else they would not learn that it was.
+// else they would not learn that it was. One of partner data has none, whatever was
+// said of it.
 func (n *Node) audience(list string) hashlist.Audience {
-	if !n.ours(list) {
+	if !n.ours(list) || n.cfg.Lists.Partner(list) {
 		return hashlist.Local
 	}
 	d, ok := n.cfg.Lists.List(list)

@@ -283,14 +283,31 @@ type List struct {
 	// Most is the gravest verdict that its matches may come to, 0 if the list is
 	// not heeded; see Lists.Heed.
 	Most Verdict
+	// Partner reports that the list is of partner data: it never leaves this node, so its
+	// Audience is Local whatever the definition says, and it is not exported.
+	Partner bool
 }
 
 func (f *fold) describe(l *list) List {
 	s := &f.stmts[l.current.stmt]
-	return List{
+	v := List{
 		Definition: l.current.Definition, ID: l.iri, Issuer: s.issuer, Statement: s.id,
 		Updated: time.Unix(s.published, 0).UTC(), Hashes: l.hashes, Subjects: l.subjects, Statements: l.statements, Most: l.most,
+		Partner: l.partner,
 	}
+	if v.Partner {
+		v.Audience = Local
+	}
+	return v
+}
+
+// Partner reports whether a list was ever marked as one of partner data. Unlike List it
+// knows this also of a list whose definition was retracted.
+func (l *Lists) Partner(iri string) bool {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	v := l.fold.lists[iri]
+	return v != nil && v.partner
 }
 
 // List returns the list with the given IRI, and false if it has no definition.

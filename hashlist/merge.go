@@ -20,7 +20,8 @@ import (
 //     subject is listed again by a new statement. Part of a definition, a confirmation
 //     or a dispute there is not: naming one retracts all of a definition, and nothing of
 //     the others.
-//   - Of several definitions of a list the latest counts, by (published, id).
+//   - Of several definitions of a list the latest counts, by (published, id). That it is of
+//     partner data is said once and for all.
 //   - What is on a list that has no definition is kept and matches nothing.
 //
 // On top of that, and not of the log, lies what this node was told: which issuers'
@@ -97,6 +98,7 @@ type list struct {
 	iri        string
 	origin     string        // "" for this node's own; its own address if it is kept for somebody else
 	most       Verdict       // its matches come to no more; 0 if it is not heeded
+	partner    bool          // a definition of it, retracted or not, has the label PartnerData
 	defs       []*definition // in no order; retracted by nothing that is not void
 	gone       []*definition // the retracted ones, which come back if that was void
 	current    *definition   // nil while there is none
@@ -173,6 +175,7 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	f.stmts = append(f.stmts, v)
 	switch s.Kind {
 	case DefineList:
+		v.list.partner = v.list.partner || s.Definition.partner()
 		f.weigh(v.list, &definition{*s.Definition, n})
 		f.widen()
 	default:

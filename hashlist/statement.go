@@ -3,6 +3,7 @@ package hashlist
 import (
 	"fmt"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -119,6 +120,13 @@ type Radii [SHA256 + 1]uint8
 // customary radius of PDQ; the two 64-bit hashes tell much less apart, and so
 // get less than the 10 bits often used with them.
 var DefaultRadii = Radii{PDQ: 31, PHash: 8, DHash: 6}
+
+// PartnerData is the label that marks a list as made of data of a partner, such as a
+// clearing house of hashes, who gave it to this node alone. A list is marked for good: once
+// a definition in the log has the label, no later one, no retraction and no
+// setting takes it off, and the audience of the list is Local whatever a definition
+// says; see List.Partner.
+const PartnerData = "partner-data"
 
 // Definition says what a list is for. It is carried by a DefineList statement.
 type Definition struct {
@@ -275,6 +283,9 @@ func (d *Definition) Validate() error {
 	if d.Audience < Local || d.Audience > Public {
 		return fmt.Errorf("list %s has no audience (want local, followers or public)", d.Name)
 	}
+	if d.partner() && d.Audience != Local {
+		return fmt.Errorf("list %s has the label %s, so its audience can only be local: what a partner gave may not be passed on", d.Name, PartnerData)
+	}
 	if d.Action < Accept || d.Action > Drop {
 		return fmt.Errorf("list %s has no action (want accept, filter, reject or drop)", d.Name)
 	}
@@ -285,6 +296,8 @@ func (d *Definition) Validate() error {
 	}
 	return nil
 }
+
+func (d *Definition) partner() bool { return slices.Contains(d.Labels, PartnerData) }
 
 // Origin returns scheme and host (with port) of an IRI that names an actor,
 // list or statement. It fails on what is not an absolute, plain http or https

@@ -142,6 +142,9 @@ func (l *listService) CreateList(ctx context.Context, r *pb.CreateListRequest) (
 	} else if err := s.checkListName(d.Name); err != nil {
 		return nil, err
 	}
+	if err := s.checkPartner(iri, d); err != nil {
+		return nil, err
+	}
 	if r.GetDraft() {
 		draft, err := s.draft(v)
 		if err != nil {

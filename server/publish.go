@@ -83,6 +83,9 @@ func (s *Server) signedElsewhere(signed []byte) (hashlist.Statement, error) {
 		if iri, err := s.listIRI(v.Definition.Name); err != nil || iri != v.List {
 			return v, fmt.Errorf("it defines list %s under the address %s, which is not its own", v.Definition.Name, v.List)
 		}
+		if err := s.checkPartner(v.List, v.Definition); err != nil {
+			return v, err
+		}
 		if _, defined := s.cfg.Lists.List(v.List); !defined {
 			return v, s.checkListName(v.Definition.Name)
 		}
