@@ -28,7 +28,7 @@ func BenchmarkRows(b *testing.B) {
 	for _, f := range Formats() {
 		var file bytes.Buffer
 		write := func(to io.Writer) {
-			w := f.Write(to, "list")
+			w := f.Write(to, Head{Name: "list"})
 			for _, row := range rows {
 				if err := w.Write(row); err != nil {
 					b.Fatal(err)

@@ -37,42 +37,10 @@ var pytxTypes = []struct {
 }
 
 func readPytx(r io.Reader, o Options) iter.Seq2[Row, error] {
-	return func(yield func(Row, error) bool) {
-		c := csvReader{lines: newLines(r)}
-		columns, err := readHeader(&c)
-		if err != nil {
-			yield(Row{}, err)
-			return
-		}
-		for {
-			err := c.next()
-			var bad csvError
-			if err == io.EOF {
-				return
-			}
-			if err != nil && !errors.As(err, &bad) {
-				yield(Row{}, err)
-				return
-			}
-			var row Row
-			if err == nil {
-				row, err = columns.parse(&c)
-			}
-			switch {
-			case err == errNoRow:
-				continue
-			case err != nil:
-				if !yield(Row{}, BadRow{c.line, err.Error()}) {
-					return
-				}
-			default:
-				row.Line = c.line
-				if !yield(row, nil) {
-					return
-				}
-			}
-		}
-	}
+	return readCSV(r, func(c *csvReader) (func() (Row, error), error) {
+		columns, err := readHeader(c)
+		return func() (Row, error) { return columns.parse(c) }, err
+	})
 }
 
 // pytxColumns are indexes of fields; -1: there is no such column.
@@ -113,9 +81,6 @@ func readHeader(c *csvReader) (pytxColumns, error) {
 }
 
 func (t *pytxColumns) parse(c *csvReader) (Row, error) {
-	if c.len() == 1 && len(bytes.TrimSpace(c.field(0))) == 0 {
-		return Row{}, errNoRow
-	}
 	if c.len() != t.n {
 		return Row{}, fmt.Errorf("%d fields, and the header has %d", c.len(), t.n)
 	}
@@ -173,14 +138,26 @@ func parseTags(tags []byte) ([]string, error) {
 		if len(labels) >= 4*hashlist.MaxLabels { // with repetitions
 			return nil, errors.New("too many tags")
 		}
-		label := strings.Join(strings.FieldsFunc(strings.ToLower(string(tag)), func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < '0' || r > '9')
-		}), "-")
-		if err := hashlist.CheckName(label); err != nil {
+		label, err := labelOf(string(tag))
+		if err != nil {
 			return nil, fmt.Errorf("tag %.12q cannot be made a label of a-z, 0-9 and hyphens, 1 to %d characters long", tag, hashlist.MaxName)
 		}
 		labels = append(labels, label)
 	}
+	return labelSet(labels)
+}
+
+// labelOf makes a label of a word: each run of characters that a label may not have
+// becomes a hyphen, and capitals become small.
+func labelOf(word string) (string, error) {
+	label := strings.Join(strings.FieldsFunc(strings.ToLower(word), func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9')
+	}), "-")
+	return label, hashlist.CheckName(label)
+}
+
+// labelSet puts labels into the order that rows want.
+func labelSet(labels []string) ([]string, error) {
 	slices.Sort(labels)
 	labels = slices.Compact(labels)
 	if err := hashlist.CheckLabels(labels); err != nil {
@@ -189,9 +166,9 @@ func parseTags(tags []byte) ([]string, error) {
 	return labels, nil
 }
 
-func writePytx(w io.Writer, list string) *RowWriter {
-	list = string(appendField(nil, list))
-	return newRowWriter(w, []byte(pytxHeader+"\n"), func(line []byte, row Row) ([]byte, error) {
+func writePytx(w io.Writer, head Head) *RowWriter {
+	list := string(appendField(nil, head.Name))
+	return newRowWriter(w, []byte(pytxHeader+"\n"), ofHash(func(line []byte, row Row) ([]byte, error) {
 		for _, t := range pytxTypes {
 			if t.a == row.Hash.Algorithm() {
 				line = append(append(line, t.name...), ',')
@@ -207,102 +184,5 @@ func writePytx(w io.Writer, list string) *RowWriter {
 			}
 		}
 		return line, ErrCannotCarry
-	})
-}
-
-// appendField quotes a field where CSV (RFC 4180) needs it.
-func appendField(line []byte, field string) []byte {
-	if !strings.ContainsAny(field, "\",\r\n") {
-		return append(line, field...)
-	}
-	line = append(line, '"')
-	line = append(line, strings.ReplaceAll(field, `"`, `""`)...)
-	return append(line, '"')
-}
-
-// csvReader reads CSV as Python's csv module writes and reads it: a quote
-// counts at the beginning of a field alone, and a quoted field may go on for
-// several lines. Not encoding/csv, because that has no limit: it would read a
-// whole file into one field after a quote that is never closed.
-type csvReader struct {
-	lines *lines
-	line  int    // where the record last read begins
-	text  []byte // its fields, one after the other
-	ends  []int  // of each in text
-}
-
-// csvError is about one record; the next can be read.
-type csvError string
-
-func (e csvError) Error() string { return string(e) }
-
-func (c *csvReader) len() int { return len(c.ends) }
-
-func (c *csvReader) field(i int) []byte {
-	start := 0
-	if i > 0 {
-		start = c.ends[i-1]
-	}
-	return c.text[start:c.ends[i]]
-}
-
-// next reads a record. Its error is a csvError, io.EOF, or final.
-func (c *csvReader) next() error {
-	c.text, c.ends = c.text[:0], c.ends[:0]
-	quoted := false
-	for first := true; first || quoted; first = false {
-		line, err := c.lines.next()
-		switch {
-		case first:
-			c.line = c.lines.n
-		case err == io.EOF:
-			return csvError("a quoted field begins here and has no end")
-		case err == errLineTooLong, len(c.text)+len(line) > maxLine:
-			return csvError(fmt.Sprintf("a quoted field begins here and does not end; what follows is skipped up to line %d", c.lines.n))
-		}
-		if err == errLineTooLong {
-			return csvError(err.Error())
-		}
-		if err != nil {
-			return err
-		}
-		if !first {
-			c.text = append(c.text, '\n')
-		}
-		quoted = c.split(line, quoted)
-	}
-	return nil
-}
-
-// split adds the fields of a line and reports whether the last goes on.
-func (c *csvReader) split(line []byte, quoted bool) bool {
-	for {
-		if !quoted && len(line) > 0 && line[0] == '"' {
-			quoted, line = true, line[1:]
-		}
-		for quoted {
-			i := bytes.IndexByte(line, '"')
-			if i < 0 {
-				c.text = append(c.text, line...)
-				return true
-			}
-			c.text = append(c.text, line[:i]...)
-			line = line[i+1:]
-			if len(line) > 0 && line[0] == '"' {
-				c.text = append(c.text, '"')
-				line = line[1:]
-				continue
-			}
-			quoted = false
-		}
-		i := bytes.IndexByte(line, ',')
-		if i < 0 {
-			c.text = append(c.text, line...)
-			c.ends = append(c.ends, len(c.text))
-			return false
-		}
-		c.text = append(c.text, line[:i]...)
-		c.ends = append(c.ends, len(c.text))
-		line = line[i+1:]
-	}
+	}))
 }

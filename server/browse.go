@@ -111,6 +111,9 @@ func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportSe
 	if err != nil {
 		return err
 	}
+	if err := s.mayLeave(&list); err != nil {
+		return err
+	}
 	format, err := exchange.Lookup(r.GetFormat())
 	if err != nil {
 		return refuse(errInvalid, "%v", err)
@@ -119,7 +122,7 @@ func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportSe
 		return refuse(errState, "list %s is of what is known to be harmless, and %s would have others refuse it: export it as plain", list.Name, format.Name)
 	}
 	out := &exportWriter{stream: stream}
-	w := format.Write(out, list.Name)
+	w := format.Write(out, exchange.Head{Name: list.Name, Address: list.ID})
 	for record, err := range s.cfg.Lists.After(stream.Context(), 0, hashlist.Selection{List: list.ID}) {
 		if err != nil {
 			return err
