@@ -75,6 +75,10 @@ func (db *DB) Check(ctx context.Context) error {
 		func() error { return explain(db.checkLeaves(ctx)) },
 		func() error { return db.checkReviews(ctx) },
 		func() error { _, err := db.VerifyAudit(ctx, hashlist.AuditHead{}); return err },
+		func() error { _, err := db.Acts(ctx); return err },
+		func() error { _, err := db.Addresses(ctx); return err },
+		func() error { _, err := db.Reports(ctx); return err },
+		func() error { _, err := readAll(ctx, db, cursors); return err },
 	} {
 		if err := look(); err != nil {
 			return fmt.Errorf("check database %s: %w", db.path, err)

@@ -24,7 +24,10 @@ var mayImport = map[string][]string{
 	"hashlist/imagehash": {"hashlist"},
 	"exchange":           {"hashlist"},
 	"federation":         {"hashlist"},
-	"store":              {"federation", "hashlist"},
+	"platform":           {"hashlist"}, // reaches the operator's own servers; what it does there is its alone to do
+	"report":             {},           // of nothing but facts that it is given
+	"revisit":            {"hashlist"},
+	"store":              {"federation", "hashlist", "platform", "report", "revisit"},
 	"proto/tocsin/v1":    {},
 	"server":             {"exchange", "federation", "hashlist", "hashlist/imagehash", "proto/tocsin/v1"},
 }
@@ -33,6 +36,7 @@ var mayImport = map[string][]string{
 // mayImport. What rests on a database is tested on a real one, not on a stand-in for it.
 var testsMayImport = map[string][]string{
 	"federation": {"store"},
+	"platform":   {"store"},
 	"server":     {"store"},
 }
 
