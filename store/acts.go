@@ -65,7 +65,7 @@ var (
 			{"who", &r.Who, r.Who},
 		}
 	})
-	cursors = newTable("cursors", "cursor", 1, checkCursor, func(c *Cursor) []field {
+	marks = newTable("marks", "mark", 1, checkMark, func(c *Mark) []field {
 		return []field{
 			{"name", &c.Name, c.Name},
 			{"at", (*moment)(&c.At), micros(c.At)},
@@ -74,28 +74,28 @@ var (
 	})
 )
 
-// Cursor is how far a reader of something in its order has come.
-type Cursor struct {
+// Mark is how far a reader of something in its order has come.
+type Mark struct {
 	Name     string
 	At       time.Time
 	Position uint64
 }
 
-// Cursor returns the cursor of a name, the zero one with that name if there is none.
-func (db *DB) Cursor(ctx context.Context, name string) (Cursor, error) {
-	found, err := cursors.read(ctx, db.reader, "WHERE name = $1", name)
+// Mark returns the mark of a name, the zero one with that name if there is none.
+func (db *DB) Mark(ctx context.Context, name string) (Mark, error) {
+	found, err := marks.read(ctx, db.reader, "WHERE name = $1", name)
 	if err != nil || len(found) == 0 {
-		return Cursor{Name: name}, explain(err)
+		return Mark{Name: name}, explain(err)
 	}
 	return found[0], nil
 }
 
-// SaveCursor stores a cursor durably.
-func (db *DB) SaveCursor(ctx context.Context, c Cursor) error {
-	return saveAll(ctx, db, cursors, []Cursor{c})
+// SaveMark stores a mark durably.
+func (db *DB) SaveMark(ctx context.Context, c Mark) error {
+	return saveAll(ctx, db, marks, []Mark{c})
 }
 
-func checkCursor(c *Cursor) error {
+func checkMark(c *Mark) error {
 	return cmp.Or(checkWord("name", c.Name), checkTime("time", c.At, false), checkCount("position", c.Position))
 }
 

@@ -48,7 +48,7 @@ func TestActsAreKept(t *testing.T) {
 	acts[1].State = platform.Doing
 	for _, err := range []error{
 		db.SaveAct(ctx, acts[1]), db.SaveAddress(ctx, far), db.SaveAddress(ctx, address(t, "https://far.example/a.png")), db.SaveReport(ctx, sent),
-		db.SaveCursor(ctx, store.Cursor{Name: "digest", At: received, Position: 7}), db.SaveCursor(ctx, store.Cursor{Name: "digest", At: received, Position: 8}),
+		db.SaveMark(ctx, store.Mark{Name: "digest", At: received, Position: 7}), db.SaveMark(ctx, store.Mark{Name: "digest", At: received, Position: 8}),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -72,8 +72,8 @@ func TestActsAreKept(t *testing.T) {
 	gotActs, err1 := db.Acts(ctx)
 	gotAddresses, err2 := db.Addresses(ctx)
 	gotReports, err3 := db.Reports(ctx)
-	gotCursor, err4 := db.Cursor(ctx, "digest")
-	noCursor, err5 := db.Cursor(ctx, "acts")
+	gotMark, err4 := db.Mark(ctx, "digest")
+	noMark, err5 := db.Mark(ctx, "acts")
 	for _, err := range []error{err1, err2, err3, err4, err5} {
 		if err != nil {
 			t.Fatal(err)
@@ -82,7 +82,7 @@ func TestActsAreKept(t *testing.T) {
 	same := gocmp.Comparer(func(a, b hashlist.Hash) bool { return a == b })
 	for _, c := range []struct{ got, want any }{
 		{gotActs, acts}, {gotAddresses, []revisit.Address{far}}, {gotReports, []report.Sent{sent}},
-		{gotCursor, store.Cursor{Name: "digest", At: received, Position: 8}}, {noCursor, store.Cursor{Name: "acts"}},
+		{gotMark, store.Mark{Name: "digest", At: received, Position: 8}}, {noMark, store.Mark{Name: "acts"}},
 	} {
 		if d := gocmp.Diff(c.want, c.got, same); d != "" {
 			t.Error(d)
@@ -111,7 +111,7 @@ func TestActsRefused(t *testing.T) {
 		"no url":     func() error { return db.SaveAddress(t.Context(), address(t, "")) },
 		"no scheme":  func() error { return db.SaveAddress(t.Context(), address(t, "far.example/a.png")) },
 		"no verdict": func() error { return db.SaveReport(t.Context(), report.Sent{Agency: "ncmec", Begun: received}) },
-		"no name":    func() error { return db.SaveCursor(t.Context(), store.Cursor{}) },
+		"no name":    func() error { return db.SaveMark(t.Context(), store.Mark{}) },
 	} {
 		if save() == nil {
 			t.Errorf("%s: saved", name)
@@ -124,14 +124,14 @@ func TestActsChangedRows(t *testing.T) {
 	for _, query := range []string{
 		"UPDATE acts SET state = 11", "UPDATE acts SET id = 'x'", "UPDATE acts SET body = CAST(replace(CAST(body AS TEXT), '/u/', '/x/') AS BLOB)", "UPDATE acts SET body = x''",
 		"UPDATE revisits SET state = 3", "UPDATE revisits SET url = 'https://mallory.example/'", "UPDATE revisits SET next = 1",
-		"UPDATE reports SET number = '1'", "UPDATE cursors SET position = position + 1",
+		"UPDATE reports SET number = '1'", "UPDATE marks SET position = position + 1",
 	} {
 		t.Run(query, func(t *testing.T) {
 			db, _ := createSQLite(t)
 			for _, err := range []error{
 				db.SaveAct(t.Context(), act("a", platform.Doing, received)), db.SaveAddress(t.Context(), address(t, "https://far.example/a.png")),
 				db.SaveReport(t.Context(), report.Sent{Verdict: "v1", Agency: "ncmec", Begun: received, Who: "alice"}),
-				db.SaveCursor(t.Context(), store.Cursor{Name: "digest", At: received, Position: 7}),
+				db.SaveMark(t.Context(), store.Mark{Name: "digest", At: received, Position: 7}),
 			} {
 				if err != nil {
 					t.Fatal(err)

@@ -78,7 +78,7 @@ func (db *DB) Check(ctx context.Context) error {
 		func() error { _, err := db.Acts(ctx); return err },
 		func() error { _, err := db.Addresses(ctx); return err },
 		func() error { _, err := db.Reports(ctx); return err },
-		func() error { _, err := readAll(ctx, db, cursors); return err },
+		func() error { _, err := readAll(ctx, db, marks); return err },
 	} {
 		if err := look(); err != nil {
 			return fmt.Errorf("check database %s: %w", db.path, err)

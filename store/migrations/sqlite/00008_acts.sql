@@ -36,7 +36,7 @@ CREATE TABLE reports (
 ) STRICT;
 
 -- How far those who read something in its order have come.
-CREATE TABLE cursors (
+CREATE TABLE marks (
     name     TEXT    PRIMARY KEY NOT NULL,
     at       INTEGER NOT NULL, -- microseconds since 1970
     position INTEGER NOT NULL,
@@ -45,7 +45,7 @@ CREATE TABLE cursors (
 
 -- +goose Down
 
-DROP TABLE cursors;
+DROP TABLE marks;
 DROP TABLE reports;
 DROP TABLE revisits;
 DROP TABLE acts;
