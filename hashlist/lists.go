@@ -26,6 +26,10 @@ type Lists struct {
 	seq   uint64        // the fold holds the log up to here
 	grown chan struct{} // closed, and replaced, when seq grows
 
+	generation uint64          // grows whenever something may act that did not, or the reverse
+	stirred    map[string]bool // lists that changed otherwise than by statements in the log, "" for any; see changed
+	stir       chan struct{}   // has room for one: something changed
+
 	voiding sync.Mutex // held for one Void
 
 	requests chan request
@@ -65,6 +69,7 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 	}
 	l := &Lists{
 		log: log, policy: policy, opened: time.Now(), fold: newFold(), grown: make(chan struct{}),
+		stirred: map[string]bool{}, stir: make(chan struct{}, 1),
 		requests: make(chan request), done: make(chan struct{}),
 	}
 	l.fold.own = policy.Own
@@ -224,6 +229,7 @@ func (l *Lists) write(batch []request) {
 		l.fold.merge(seqs[i], &records[i].Statement, now)
 		l.seq = max(l.seq, seqs[i])
 	}
+	l.changed()
 	close(l.grown)
 	l.grown = make(chan struct{})
 	l.mu.Unlock()
@@ -231,6 +237,43 @@ func (l *Lists) write(batch []request) {
 		r.reply <- reply{seqs: seqs[:len(r.records):len(r.records)]}
 		seqs = seqs[len(r.records):]
 	}
+}
+
+// changed notes that something else than before may act from now on: the log has
+// grown, or what the given lists say counts otherwise; "" stands for any list. The
+// recent window looks at it as soon as it can. l.mu is held to write.
+func (l *Lists) changed(lists ...string) {
+	l.generation++
+	for _, iri := range lists {
+		l.stirred[iri] = true
+	}
+	select {
+	case l.stir <- struct{}{}:
+	default: // somebody has been told and has not looked yet
+	}
+}
+
+func (l *Lists) generationNow() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.generation
+}
+
+// stirredLists takes what changed since it was called last: lists by their IRI, or
+// all of them.
+func (l *Lists) stirredLists() (lists []string, all bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for iri := range l.stirred {
+		if iri == "" {
+			all = true
+		} else {
+			lists = append(lists, iri)
+		}
+	}
+	clear(l.stirred)
+	slices.Sort(lists)
+	return lists, all
 }
 
 // Seq returns the place in the log up to which lookups heed it.

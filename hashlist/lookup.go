@@ -17,6 +17,8 @@ type Query struct {
 	Limit  int      // most matches returned; 0 for all
 	// Uploader is what the caller knows of who uploads it, for rules; nil for nothing.
 	Uploader *Uploader
+
+	Reference Reference // what the caller calls it; for the recent window, of no matter to the verdict
 }
 
 // Probe is one hash of what is asked about. A picture has many: its digests,
@@ -58,6 +60,8 @@ type Result struct {
 	Reason    string // one sentence that holds no hash
 	Seq       uint64 // the log up to here was heeded
 	Decision  Decision
+
+	generation uint64 // of what acts; see Lists.changed
 }
 
 // Decision is what a verdict that is graver than VerdictAllow rests on.
@@ -102,7 +106,7 @@ func (l *Lists) Lookup(q Query) Result {
 	defer l.mu.RUnlock()
 	f := l.fold
 	found := f.candidates(q, now)
-	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq}
+	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
 	if len(found) == 0 {
 		return r
 	}

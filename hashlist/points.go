@@ -17,6 +17,7 @@ type points interface {
 	near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour
 	each(func(bktree.ID, Hash))
 	len() int
+	bytes() int64 // of memory
 
 	// Between the two inserts are quick, and near takes its time: for a log that is
 	// read from its beginning.
@@ -102,9 +103,10 @@ func (t *indexed[P]) at(id bktree.ID) Hash {
 	return t.hash(p)
 }
 
-func (t *indexed[P]) len() int   { return t.index.Stats().Points }
-func (t *indexed[P]) beginBulk() { t.index.BeginBulk() }
-func (t *indexed[P]) endBulk()   { t.index.EndBulk() }
+func (t *indexed[P]) len() int     { return t.index.Stats().Points }
+func (t *indexed[P]) bytes() int64 { return t.index.Stats().Bytes }
+func (t *indexed[P]) beginBulk()   { t.index.BeginBulk() }
+func (t *indexed[P]) endBulk()     { t.index.EndBulk() }
 
 func (t *indexed[P]) near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour {
 	if t.exact {

@@ -206,6 +206,7 @@ func (l *Lists) Heed(list string, most Verdict) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fold.heed(list, min(most, VerdictReject))
+	l.changed(list)
 }
 
 // of returns what an action comes to. algorithms has a bit set for each

@@ -46,6 +46,7 @@ func (l *Lists) Void(ctx context.Context, issuer string, spans []Span) error {
 		missing := l.fold.missing(issuer, s, have, now)
 		if len(missing) == 0 {
 			l.fold.annul(issuer, s, have, now)
+			l.changed("")
 			l.mu.Unlock()
 			return nil
 		}

@@ -31,6 +31,9 @@ type Config struct {
 
 	Loaded time.Duration // how long the lists took to load, for GetStatus
 
+	// Window remembers what passed; nil if nothing is remembered.
+	Window *hashlist.Window
+
 	// Federation is what this node has to do with others; nil if it is off.
 	Federation Federation
 	// PublicHandler is what strangers reach through Public.

@@ -117,7 +117,7 @@ func (s *Server) pictrs(w http.ResponseWriter, r *http.Request) (a hookAnswer) {
 	case err != nil:
 		return answerCut
 	}
-	f, err := s.examine(ctx, file, nil, defaultMatches)
+	f, err := s.examine(ctx, file, hashlist.Query{Limit: defaultMatches})
 	if err != nil {
 		return s.unknown(r, hookReason(err), err)
 	}

@@ -81,6 +81,9 @@ func (s *Server) query(r *pb.LookupRequest) (q hashlist.Query, err error) {
 	if q.Lists, q.Limit, err = s.listsAndLimit(r.GetLists(), r.GetLimit()); err != nil {
 		return q, err
 	}
+	if q.Reference, err = readReference(r.GetReference()); err != nil {
+		return q, err
+	}
 	q.Probes = make([]hashlist.Probe, 0, 2*len(hashes))
 	for i, text := range hashes {
 		h, err := hashlist.ParseHash(text)
@@ -105,6 +108,10 @@ func (s *Server) lookup(r *pb.LookupRequest, budget *int, v *pb.LookupResponse) 
 	result := s.cfg.Lists.Lookup(q)
 	s.metrics.verdict(result.Verdict)
 	respond(&result, budget, v)
+	// Who names nothing, as in a check of old files, would push out what was uploaded.
+	if r.GetReference() != nil {
+		v.SeenId = s.see(q, &result)
+	}
 	return nil
 }
 

@@ -17,6 +17,7 @@ import (
 type finding struct {
 	hashlist.Result
 	media *imagehash.Media // with digests alone if the file could not be hashed
+	seen  uint64           // under which the recent window keeps it; 0 if it does not
 }
 
 // hold waits for room to keep one more file in memory. What has passed this
@@ -46,17 +47,20 @@ func (s *Server) readFile(r io.Reader) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// examine hashes a file and looks it up. If it cannot be hashed its digests are
-// still looked up; if they decide, that is the answer, and otherwise the error
-// of hashing is.
-func (s *Server) examine(ctx context.Context, file []byte, lists []string, limit int) (finding, error) {
+// examine hashes a file and looks it up as q says, which has all but the probes. If it
+// cannot be hashed its digests are still looked up; if they decide, that is the answer,
+// and otherwise the error of hashing is. What is answered goes into the recent window,
+// by its digests alone if there is no more.
+func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (finding, error) {
 	media, err := s.hash(ctx, file)
 	if err != nil {
 		media = new(imagehash.Media)
 		media.MD5, media.SHA1, media.SHA256 = imagehash.Digests(file)
 	}
 	f := finding{media: media}
-	f.Result = s.cfg.Lists.Lookup(hashlist.Query{Probes: probes(media, s.cfg.Policy.MinQuality), Lists: lists, Limit: limit})
+	q.Probes = probes(media, s.cfg.Policy.MinQuality)
+	f.Result = s.cfg.Lists.Lookup(q)
+	f.seen = s.see(q, &f.Result)
 	if err != nil && !decides(&f.Result) {
 		return f, err
 	}
@@ -162,6 +166,10 @@ func (l *lookupService) LookupMedia(stream pb.LookupService_LookupMediaServer) e
 	if err != nil {
 		return err
 	}
+	ref, err := readReference(first.GetOptions().GetReference())
+	if err != nil {
+		return err
+	}
 	// Not before something came: a caller who is silent takes no room.
 	release, err := s.hold(ctx)
 	if err != nil {
@@ -187,12 +195,14 @@ func (l *lookupService) LookupMedia(stream pb.LookupService_LookupMediaServer) e
 	case len(file) == 0:
 		return refuse(errInvalid, "the file is empty")
 	}
-	f, err := s.examine(ctx, file, lists, limit)
+	f, err := s.examine(ctx, file, hashlist.Query{Lists: lists, Limit: limit, Reference: ref})
 	if err != nil {
 		return err
 	}
 	budget := answerBytes
-	return stream.SendAndClose(&pb.LookupMediaResponse{Lookup: lookupResponse(&f.Result, &budget), Media: mediaMessage(f.media)})
+	answer := lookupResponse(&f.Result, &budget)
+	answer.SeenId = f.seen
+	return stream.SendAndClose(&pb.LookupMediaResponse{Lookup: answer, Media: mediaMessage(f.media)})
 }
 
 func checkChunk(chunk []byte) error {

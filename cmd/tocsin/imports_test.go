@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 var testsMayImport = map[string][]string{
 	"federation": {"store"},
 	"platform":   {"store"},
+	"hashlist":   {"store"},
 	"server":     {"store"},
 }
 

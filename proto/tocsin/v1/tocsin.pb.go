@@ -405,7 +405,10 @@ type LookupRequest struct {
 	// 1000. The verdict always rests on all of them.
 	Limit uint32 `protobuf:"varint,3,opt,name=limit,proto3" json:"limit,omitempty"`
 	// What is known of who uploads it, for the operator's rules; may be absent.
-	Uploader      *Uploader `protobuf:"bytes,5,opt,name=uploader,proto3" json:"uploader,omitempty"`
+	Uploader *Uploader `protobuf:"bytes,5,opt,name=uploader,proto3" json:"uploader,omitempty"`
+	// What the caller calls it. If it is there, even empty, the hashes are kept in the
+	// recent window unless they are refused, and a ban that comes later finds them.
+	Reference     *Reference `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -464,6 +467,13 @@ func (x *LookupRequest) GetLimit() uint32 {
 func (x *LookupRequest) GetUploader() *Uploader {
 	if x != nil {
 		return x.Uploader
+	}
+	return nil
+}
+
+func (x *LookupRequest) GetReference() *Reference {
+	if x != nil {
+		return x.Reference
 	}
 	return nil
 }
@@ -551,6 +561,81 @@ func (x *Uploader) GetPosts() uint32 {
 	return 0
 }
 
+// Reference is by which name a caller knows what it asks about. It is told again when
+// that turns out to be banned. Each text has at most 2048 bytes and may be empty;
+// nothing is fetched from any of them.
+type Reference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where the file is or will be.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// The caller's name for the file, such as pict-rs's alias.
+	Alias string `protobuf:"bytes,2,opt,name=alias,proto3" json:"alias,omitempty"`
+	// The post that it belongs to.
+	Post string `protobuf:"bytes,3,opt,name=post,proto3" json:"post,omitempty"`
+	// Who uploaded it.
+	Actor         string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reference) Reset() {
+	*x = Reference{}
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reference) ProtoMessage() {}
+
+func (x *Reference) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reference.ProtoReflect.Descriptor instead.
+func (*Reference) Descriptor() ([]byte, []int) {
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Reference) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Reference) GetAlias() string {
+	if x != nil {
+		return x.Alias
+	}
+	return ""
+}
+
+func (x *Reference) GetPost() string {
+	if x != nil {
+		return x.Post
+	}
+	return ""
+}
+
+func (x *Reference) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
 // Match is one listed hash near one that was asked for.
 type Match struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -590,7 +675,7 @@ type Match struct {
 
 func (x *Match) Reset() {
 	*x = Match{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[2]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -602,7 +687,7 @@ func (x *Match) String() string {
 func (*Match) ProtoMessage() {}
 
 func (x *Match) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[2]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -615,7 +700,7 @@ func (x *Match) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Match.ProtoReflect.Descriptor instead.
 func (*Match) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{2}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Match) GetList() string {
@@ -731,14 +816,16 @@ type LookupResponse struct {
 	IndexSeq uint64 `protobuf:"varint,5,opt,name=index_seq,json=indexSeq,proto3" json:"index_seq,omitempty"`
 	// For a hold or a rejection: its entry in the audit log, for ExplainService. Many of the
 	// same within a minute share one.
-	VerdictId     string `protobuf:"bytes,6,opt,name=verdict_id,json=verdictId,proto3" json:"verdict_id,omitempty"`
+	VerdictId string `protobuf:"bytes,6,opt,name=verdict_id,json=verdictId,proto3" json:"verdict_id,omitempty"`
+	// Number under which the recent window keeps it; 0 if it does not.
+	SeenId        uint64 `protobuf:"varint,7,opt,name=seen_id,json=seenId,proto3" json:"seen_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LookupResponse) Reset() {
 	*x = LookupResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[3]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -750,7 +837,7 @@ func (x *LookupResponse) String() string {
 func (*LookupResponse) ProtoMessage() {}
 
 func (x *LookupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[3]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -763,7 +850,7 @@ func (x *LookupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupResponse.ProtoReflect.Descriptor instead.
 func (*LookupResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{3}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *LookupResponse) GetMatches() []*Match {
@@ -808,6 +895,13 @@ func (x *LookupResponse) GetVerdictId() string {
 	return ""
 }
 
+func (x *LookupResponse) GetSeenId() uint64 {
+	if x != nil {
+		return x.SeenId
+	}
+	return 0
+}
+
 // LookupMediaRequest is one piece of a file.
 type LookupMediaRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -821,7 +915,7 @@ type LookupMediaRequest struct {
 
 func (x *LookupMediaRequest) Reset() {
 	*x = LookupMediaRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[4]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +927,7 @@ func (x *LookupMediaRequest) String() string {
 func (*LookupMediaRequest) ProtoMessage() {}
 
 func (x *LookupMediaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[4]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +940,7 @@ func (x *LookupMediaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMediaRequest.ProtoReflect.Descriptor instead.
 func (*LookupMediaRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{4}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *LookupMediaRequest) GetOptions() *LookupMediaOptions {
@@ -871,14 +965,16 @@ type LookupMediaOptions struct {
 	// As in LookupRequest.
 	Limit uint32 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 	// As in LookupRequest.
-	Uploader      *Uploader `protobuf:"bytes,4,opt,name=uploader,proto3" json:"uploader,omitempty"`
+	Uploader *Uploader `protobuf:"bytes,4,opt,name=uploader,proto3" json:"uploader,omitempty"`
+	// As in LookupRequest; a file is kept in the recent window without it, too.
+	Reference     *Reference `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LookupMediaOptions) Reset() {
 	*x = LookupMediaOptions{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[5]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -890,7 +986,7 @@ func (x *LookupMediaOptions) String() string {
 func (*LookupMediaOptions) ProtoMessage() {}
 
 func (x *LookupMediaOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[5]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -903,7 +999,7 @@ func (x *LookupMediaOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMediaOptions.ProtoReflect.Descriptor instead.
 func (*LookupMediaOptions) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{5}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *LookupMediaOptions) GetLists() []string {
@@ -927,6 +1023,13 @@ func (x *LookupMediaOptions) GetUploader() *Uploader {
 	return nil
 }
 
+func (x *LookupMediaOptions) GetReference() *Reference {
+	if x != nil {
+		return x.Reference
+	}
+	return nil
+}
+
 // LookupMediaResponse is the answer for a file.
 type LookupMediaResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -940,7 +1043,7 @@ type LookupMediaResponse struct {
 
 func (x *LookupMediaResponse) Reset() {
 	*x = LookupMediaResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[6]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -952,7 +1055,7 @@ func (x *LookupMediaResponse) String() string {
 func (*LookupMediaResponse) ProtoMessage() {}
 
 func (x *LookupMediaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[6]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -965,7 +1068,7 @@ func (x *LookupMediaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupMediaResponse.ProtoReflect.Descriptor instead.
 func (*LookupMediaResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{6}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *LookupMediaResponse) GetLookup() *LookupResponse {
@@ -1001,7 +1104,7 @@ type Media struct {
 
 func (x *Media) Reset() {
 	*x = Media{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[7]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1013,7 +1116,7 @@ func (x *Media) String() string {
 func (*Media) ProtoMessage() {}
 
 func (x *Media) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[7]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1026,7 +1129,7 @@ func (x *Media) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Media.ProtoReflect.Descriptor instead.
 func (*Media) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{7}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Media) GetFormat() string {
@@ -1080,7 +1183,7 @@ type Frame struct {
 
 func (x *Frame) Reset() {
 	*x = Frame{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[8]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +1195,7 @@ func (x *Frame) String() string {
 func (*Frame) ProtoMessage() {}
 
 func (x *Frame) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[8]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +1208,7 @@ func (x *Frame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frame.ProtoReflect.Descriptor instead.
 func (*Frame) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{8}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Frame) GetIndex() uint32 {
@@ -1142,7 +1245,7 @@ type LookupStreamRequest struct {
 
 func (x *LookupStreamRequest) Reset() {
 	*x = LookupStreamRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[9]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1257,7 @@ func (x *LookupStreamRequest) String() string {
 func (*LookupStreamRequest) ProtoMessage() {}
 
 func (x *LookupStreamRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[9]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1270,7 @@ func (x *LookupStreamRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupStreamRequest.ProtoReflect.Descriptor instead.
 func (*LookupStreamRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{9}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *LookupStreamRequest) GetTag() uint64 {
@@ -1197,7 +1300,7 @@ type LookupStreamResponse struct {
 
 func (x *LookupStreamResponse) Reset() {
 	*x = LookupStreamResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[10]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1312,7 @@ func (x *LookupStreamResponse) String() string {
 func (*LookupStreamResponse) ProtoMessage() {}
 
 func (x *LookupStreamResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[10]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1325,7 @@ func (x *LookupStreamResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LookupStreamResponse.ProtoReflect.Descriptor instead.
 func (*LookupStreamResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{10}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LookupStreamResponse) GetTag() uint64 {
@@ -1275,7 +1378,7 @@ type List struct {
 
 func (x *List) Reset() {
 	*x = List{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[11]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1287,7 +1390,7 @@ func (x *List) String() string {
 func (*List) ProtoMessage() {}
 
 func (x *List) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[11]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1300,7 +1403,7 @@ func (x *List) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use List.ProtoReflect.Descriptor instead.
 func (*List) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{11}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *List) GetId() string {
@@ -1408,7 +1511,7 @@ type CreateListRequest struct {
 
 func (x *CreateListRequest) Reset() {
 	*x = CreateListRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[12]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1420,7 +1523,7 @@ func (x *CreateListRequest) String() string {
 func (*CreateListRequest) ProtoMessage() {}
 
 func (x *CreateListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[12]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1433,7 +1536,7 @@ func (x *CreateListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateListRequest.ProtoReflect.Descriptor instead.
 func (*CreateListRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{12}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *CreateListRequest) GetList() *List {
@@ -1463,7 +1566,7 @@ type CreateListResponse struct {
 
 func (x *CreateListResponse) Reset() {
 	*x = CreateListResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[13]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1475,7 +1578,7 @@ func (x *CreateListResponse) String() string {
 func (*CreateListResponse) ProtoMessage() {}
 
 func (x *CreateListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[13]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1488,7 +1591,7 @@ func (x *CreateListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateListResponse.ProtoReflect.Descriptor instead.
 func (*CreateListResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{13}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateListResponse) GetList() *List {
@@ -1520,7 +1623,7 @@ type RemoveListRequest struct {
 
 func (x *RemoveListRequest) Reset() {
 	*x = RemoveListRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[14]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1532,7 +1635,7 @@ func (x *RemoveListRequest) String() string {
 func (*RemoveListRequest) ProtoMessage() {}
 
 func (x *RemoveListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[14]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1545,7 +1648,7 @@ func (x *RemoveListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveListRequest.ProtoReflect.Descriptor instead.
 func (*RemoveListRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{14}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RemoveListRequest) GetList() string {
@@ -1580,7 +1683,7 @@ type RemoveListResponse struct {
 
 func (x *RemoveListResponse) Reset() {
 	*x = RemoveListResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[15]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1592,7 +1695,7 @@ func (x *RemoveListResponse) String() string {
 func (*RemoveListResponse) ProtoMessage() {}
 
 func (x *RemoveListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[15]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1605,7 +1708,7 @@ func (x *RemoveListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveListResponse.ProtoReflect.Descriptor instead.
 func (*RemoveListResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{15}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RemoveListResponse) GetDrafts() [][]byte {
@@ -1626,7 +1729,7 @@ type GetListRequest struct {
 
 func (x *GetListRequest) Reset() {
 	*x = GetListRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[16]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1638,7 +1741,7 @@ func (x *GetListRequest) String() string {
 func (*GetListRequest) ProtoMessage() {}
 
 func (x *GetListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[16]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1651,7 +1754,7 @@ func (x *GetListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetListRequest.ProtoReflect.Descriptor instead.
 func (*GetListRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{16}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetListRequest) GetList() string {
@@ -1672,7 +1775,7 @@ type GetListResponse struct {
 
 func (x *GetListResponse) Reset() {
 	*x = GetListResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[17]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1684,7 +1787,7 @@ func (x *GetListResponse) String() string {
 func (*GetListResponse) ProtoMessage() {}
 
 func (x *GetListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[17]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1697,7 +1800,7 @@ func (x *GetListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetListResponse.ProtoReflect.Descriptor instead.
 func (*GetListResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{17}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetListResponse) GetList() *List {
@@ -1716,7 +1819,7 @@ type ListListsRequest struct {
 
 func (x *ListListsRequest) Reset() {
 	*x = ListListsRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[18]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1728,7 +1831,7 @@ func (x *ListListsRequest) String() string {
 func (*ListListsRequest) ProtoMessage() {}
 
 func (x *ListListsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[18]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1741,7 +1844,7 @@ func (x *ListListsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListListsRequest.ProtoReflect.Descriptor instead.
 func (*ListListsRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{18}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{19}
 }
 
 // ListListsResponse describes all lists.
@@ -1757,7 +1860,7 @@ type ListListsResponse struct {
 
 func (x *ListListsResponse) Reset() {
 	*x = ListListsResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[19]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1872,7 @@ func (x *ListListsResponse) String() string {
 func (*ListListsResponse) ProtoMessage() {}
 
 func (x *ListListsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[19]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1885,7 @@ func (x *ListListsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListListsResponse.ProtoReflect.Descriptor instead.
 func (*ListListsResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{19}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListListsResponse) GetLists() []*List {
@@ -1826,7 +1929,7 @@ type SubmitRequest struct {
 
 func (x *SubmitRequest) Reset() {
 	*x = SubmitRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[20]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1838,7 +1941,7 @@ func (x *SubmitRequest) String() string {
 func (*SubmitRequest) ProtoMessage() {}
 
 func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[20]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1851,7 +1954,7 @@ func (x *SubmitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitRequest.ProtoReflect.Descriptor instead.
 func (*SubmitRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{20}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SubmitRequest) GetList() string {
@@ -1927,7 +2030,7 @@ type SubmitResponse struct {
 
 func (x *SubmitResponse) Reset() {
 	*x = SubmitResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[21]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1939,7 +2042,7 @@ func (x *SubmitResponse) String() string {
 func (*SubmitResponse) ProtoMessage() {}
 
 func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[21]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1952,7 +2055,7 @@ func (x *SubmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubmitResponse.ProtoReflect.Descriptor instead.
 func (*SubmitResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{21}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SubmitResponse) GetStatementId() string {
@@ -2000,7 +2103,7 @@ type RetractRequest struct {
 
 func (x *RetractRequest) Reset() {
 	*x = RetractRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[22]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2012,7 +2115,7 @@ func (x *RetractRequest) String() string {
 func (*RetractRequest) ProtoMessage() {}
 
 func (x *RetractRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[22]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2025,7 +2128,7 @@ func (x *RetractRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetractRequest.ProtoReflect.Descriptor instead.
 func (*RetractRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{22}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RetractRequest) GetStatementId() string {
@@ -2073,7 +2176,7 @@ type RetractResponse struct {
 
 func (x *RetractResponse) Reset() {
 	*x = RetractResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[23]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2085,7 +2188,7 @@ func (x *RetractResponse) String() string {
 func (*RetractResponse) ProtoMessage() {}
 
 func (x *RetractResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[23]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2098,7 +2201,7 @@ func (x *RetractResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RetractResponse.ProtoReflect.Descriptor instead.
 func (*RetractResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{23}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RetractResponse) GetStatementId() string {
@@ -2156,7 +2259,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[24]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2168,7 +2271,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[24]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2181,7 +2284,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{24}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Entry) GetSeq() uint64 {
@@ -2262,7 +2365,7 @@ type ListEntriesRequest struct {
 
 func (x *ListEntriesRequest) Reset() {
 	*x = ListEntriesRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[25]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2274,7 +2377,7 @@ func (x *ListEntriesRequest) String() string {
 func (*ListEntriesRequest) ProtoMessage() {}
 
 func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[25]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2287,7 +2390,7 @@ func (x *ListEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesRequest.ProtoReflect.Descriptor instead.
 func (*ListEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{25}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListEntriesRequest) GetList() string {
@@ -2324,7 +2427,7 @@ type ListEntriesResponse struct {
 
 func (x *ListEntriesResponse) Reset() {
 	*x = ListEntriesResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[26]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2336,7 +2439,7 @@ func (x *ListEntriesResponse) String() string {
 func (*ListEntriesResponse) ProtoMessage() {}
 
 func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[26]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2349,7 +2452,7 @@ func (x *ListEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEntriesResponse.ProtoReflect.Descriptor instead.
 func (*ListEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{26}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListEntriesResponse) GetEntries() []*Entry {
@@ -2379,7 +2482,7 @@ type ImportRequest struct {
 
 func (x *ImportRequest) Reset() {
 	*x = ImportRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[27]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2391,7 +2494,7 @@ func (x *ImportRequest) String() string {
 func (*ImportRequest) ProtoMessage() {}
 
 func (x *ImportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[27]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2404,7 +2507,7 @@ func (x *ImportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportRequest.ProtoReflect.Descriptor instead.
 func (*ImportRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{27}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ImportRequest) GetOptions() *ImportOptions {
@@ -2448,7 +2551,7 @@ type ImportOptions struct {
 
 func (x *ImportOptions) Reset() {
 	*x = ImportOptions{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[28]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2460,7 +2563,7 @@ func (x *ImportOptions) String() string {
 func (*ImportOptions) ProtoMessage() {}
 
 func (x *ImportOptions) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[28]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2473,7 +2576,7 @@ func (x *ImportOptions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportOptions.ProtoReflect.Descriptor instead.
 func (*ImportOptions) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{28}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ImportOptions) GetList() string {
@@ -2565,7 +2668,7 @@ type ImportResponse struct {
 
 func (x *ImportResponse) Reset() {
 	*x = ImportResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[29]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2680,7 @@ func (x *ImportResponse) String() string {
 func (*ImportResponse) ProtoMessage() {}
 
 func (x *ImportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[29]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2693,7 @@ func (x *ImportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImportResponse.ProtoReflect.Descriptor instead.
 func (*ImportResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{29}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ImportResponse) GetRows() uint64 {
@@ -2662,7 +2765,7 @@ type RefusedRow struct {
 
 func (x *RefusedRow) Reset() {
 	*x = RefusedRow{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[30]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2674,7 +2777,7 @@ func (x *RefusedRow) String() string {
 func (*RefusedRow) ProtoMessage() {}
 
 func (x *RefusedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[30]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2687,7 +2790,7 @@ func (x *RefusedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedRow.ProtoReflect.Descriptor instead.
 func (*RefusedRow) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{30}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RefusedRow) GetLine() uint64 {
@@ -2717,7 +2820,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2729,7 +2832,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2742,7 +2845,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{31}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ExportRequest) GetList() string {
@@ -2774,7 +2877,7 @@ type ExportResponse struct {
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2786,7 +2889,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2799,7 +2902,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{32}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExportResponse) GetChunk() []byte {
@@ -2836,7 +2939,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2848,7 +2951,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2861,7 +2964,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{33}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *WatchRequest) GetAfter() uint64 {
@@ -2897,7 +3000,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2909,7 +3012,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2922,7 +3025,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{34}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *WatchResponse) GetSeq() uint64 {
@@ -2971,7 +3074,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +3086,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +3099,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{35}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *PublishRequest) GetSigned() [][]byte {
@@ -3017,7 +3120,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3029,7 +3132,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3042,7 +3145,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{36}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *PublishResponse) GetPublished() []*Published {
@@ -3069,7 +3172,7 @@ type Published struct {
 
 func (x *Published) Reset() {
 	*x = Published{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3081,7 +3184,7 @@ func (x *Published) String() string {
 func (*Published) ProtoMessage() {}
 
 func (x *Published) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3094,7 +3197,7 @@ func (x *Published) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Published.ProtoReflect.Descriptor instead.
 func (*Published) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{37}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Published) GetStatementId() string {
@@ -3162,7 +3265,7 @@ type Follow struct {
 
 func (x *Follow) Reset() {
 	*x = Follow{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3174,7 +3277,7 @@ func (x *Follow) String() string {
 func (*Follow) ProtoMessage() {}
 
 func (x *Follow) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3187,7 +3290,7 @@ func (x *Follow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follow.ProtoReflect.Descriptor instead.
 func (*Follow) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{38}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *Follow) GetList() string {
@@ -3302,7 +3405,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3314,7 +3417,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3327,7 +3430,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{39}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *FollowRequest) GetAddress() string {
@@ -3355,7 +3458,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3367,7 +3470,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3380,7 +3483,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{40}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *FollowResponse) GetFollow() *Follow {
@@ -3401,7 +3504,7 @@ type UnfollowRequest struct {
 
 func (x *UnfollowRequest) Reset() {
 	*x = UnfollowRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3413,7 +3516,7 @@ func (x *UnfollowRequest) String() string {
 func (*UnfollowRequest) ProtoMessage() {}
 
 func (x *UnfollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3426,7 +3529,7 @@ func (x *UnfollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfollowRequest.ProtoReflect.Descriptor instead.
 func (*UnfollowRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{41}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *UnfollowRequest) GetList() string {
@@ -3447,7 +3550,7 @@ type UnfollowResponse struct {
 
 func (x *UnfollowResponse) Reset() {
 	*x = UnfollowResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3459,7 +3562,7 @@ func (x *UnfollowResponse) String() string {
 func (*UnfollowResponse) ProtoMessage() {}
 
 func (x *UnfollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3472,7 +3575,7 @@ func (x *UnfollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfollowResponse.ProtoReflect.Descriptor instead.
 func (*UnfollowResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{42}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UnfollowResponse) GetFollow() *Follow {
@@ -3493,7 +3596,7 @@ type FollowAnewRequest struct {
 
 func (x *FollowAnewRequest) Reset() {
 	*x = FollowAnewRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3505,7 +3608,7 @@ func (x *FollowAnewRequest) String() string {
 func (*FollowAnewRequest) ProtoMessage() {}
 
 func (x *FollowAnewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3518,7 +3621,7 @@ func (x *FollowAnewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowAnewRequest.ProtoReflect.Descriptor instead.
 func (*FollowAnewRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{43}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *FollowAnewRequest) GetList() string {
@@ -3539,7 +3642,7 @@ type FollowAnewResponse struct {
 
 func (x *FollowAnewResponse) Reset() {
 	*x = FollowAnewResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3551,7 +3654,7 @@ func (x *FollowAnewResponse) String() string {
 func (*FollowAnewResponse) ProtoMessage() {}
 
 func (x *FollowAnewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3564,7 +3667,7 @@ func (x *FollowAnewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowAnewResponse.ProtoReflect.Descriptor instead.
 func (*FollowAnewResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{44}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *FollowAnewResponse) GetFollow() *Follow {
@@ -3583,7 +3686,7 @@ type ListFollowsRequest struct {
 
 func (x *ListFollowsRequest) Reset() {
 	*x = ListFollowsRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3595,7 +3698,7 @@ func (x *ListFollowsRequest) String() string {
 func (*ListFollowsRequest) ProtoMessage() {}
 
 func (x *ListFollowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3608,7 +3711,7 @@ func (x *ListFollowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowsRequest.ProtoReflect.Descriptor instead.
 func (*ListFollowsRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{45}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{46}
 }
 
 // ListFollowsResponse describes the lists of others.
@@ -3622,7 +3725,7 @@ type ListFollowsResponse struct {
 
 func (x *ListFollowsResponse) Reset() {
 	*x = ListFollowsResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3634,7 +3737,7 @@ func (x *ListFollowsResponse) String() string {
 func (*ListFollowsResponse) ProtoMessage() {}
 
 func (x *ListFollowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3647,7 +3750,7 @@ func (x *ListFollowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowsResponse.ProtoReflect.Descriptor instead.
 func (*ListFollowsResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{46}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ListFollowsResponse) GetFollows() []*Follow {
@@ -3685,7 +3788,7 @@ type Follower struct {
 
 func (x *Follower) Reset() {
 	*x = Follower{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3697,7 +3800,7 @@ func (x *Follower) String() string {
 func (*Follower) ProtoMessage() {}
 
 func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3710,7 +3813,7 @@ func (x *Follower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follower.ProtoReflect.Descriptor instead.
 func (*Follower) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{47}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Follower) GetList() string {
@@ -3787,7 +3890,7 @@ type ListFollowersRequest struct {
 
 func (x *ListFollowersRequest) Reset() {
 	*x = ListFollowersRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3799,7 +3902,7 @@ func (x *ListFollowersRequest) String() string {
 func (*ListFollowersRequest) ProtoMessage() {}
 
 func (x *ListFollowersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3812,7 +3915,7 @@ func (x *ListFollowersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowersRequest.ProtoReflect.Descriptor instead.
 func (*ListFollowersRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{48}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListFollowersRequest) GetList() string {
@@ -3833,7 +3936,7 @@ type ListFollowersResponse struct {
 
 func (x *ListFollowersResponse) Reset() {
 	*x = ListFollowersResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3845,7 +3948,7 @@ func (x *ListFollowersResponse) String() string {
 func (*ListFollowersResponse) ProtoMessage() {}
 
 func (x *ListFollowersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3858,7 +3961,7 @@ func (x *ListFollowersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowersResponse.ProtoReflect.Descriptor instead.
 func (*ListFollowersResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{49}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ListFollowersResponse) GetFollowers() []*Follower {
@@ -3884,7 +3987,7 @@ type DecideFollowerRequest struct {
 
 func (x *DecideFollowerRequest) Reset() {
 	*x = DecideFollowerRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3896,7 +3999,7 @@ func (x *DecideFollowerRequest) String() string {
 func (*DecideFollowerRequest) ProtoMessage() {}
 
 func (x *DecideFollowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3909,7 +4012,7 @@ func (x *DecideFollowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideFollowerRequest.ProtoReflect.Descriptor instead.
 func (*DecideFollowerRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{50}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DecideFollowerRequest) GetList() string {
@@ -3944,7 +4047,7 @@ type DecideFollowerResponse struct {
 
 func (x *DecideFollowerResponse) Reset() {
 	*x = DecideFollowerResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3956,7 +4059,7 @@ func (x *DecideFollowerResponse) String() string {
 func (*DecideFollowerResponse) ProtoMessage() {}
 
 func (x *DecideFollowerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3969,7 +4072,7 @@ func (x *DecideFollowerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideFollowerResponse.ProtoReflect.Descriptor instead.
 func (*DecideFollowerResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{51}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DecideFollowerResponse) GetFollower() *Follower {
@@ -4008,7 +4111,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4020,7 +4123,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4033,7 +4136,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{52}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *Peer) GetOrigin() string {
@@ -4115,7 +4218,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4127,7 +4230,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4140,7 +4243,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{53}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{54}
 }
 
 // ListPeersResponse describes other servers.
@@ -4154,7 +4257,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4166,7 +4269,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4179,7 +4282,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{54}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -4216,7 +4319,7 @@ type Outbox struct {
 
 func (x *Outbox) Reset() {
 	*x = Outbox{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4228,7 +4331,7 @@ func (x *Outbox) String() string {
 func (*Outbox) ProtoMessage() {}
 
 func (x *Outbox) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4241,7 +4344,7 @@ func (x *Outbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbox.ProtoReflect.Descriptor instead.
 func (*Outbox) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{55}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *Outbox) GetList() string {
@@ -4318,7 +4421,7 @@ type GetOutboxRequest struct {
 
 func (x *GetOutboxRequest) Reset() {
 	*x = GetOutboxRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4330,7 +4433,7 @@ func (x *GetOutboxRequest) String() string {
 func (*GetOutboxRequest) ProtoMessage() {}
 
 func (x *GetOutboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4343,7 +4446,7 @@ func (x *GetOutboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOutboxRequest.ProtoReflect.Descriptor instead.
 func (*GetOutboxRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{56}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *GetOutboxRequest) GetList() string {
@@ -4364,7 +4467,7 @@ type GetOutboxResponse struct {
 
 func (x *GetOutboxResponse) Reset() {
 	*x = GetOutboxResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4376,7 +4479,7 @@ func (x *GetOutboxResponse) String() string {
 func (*GetOutboxResponse) ProtoMessage() {}
 
 func (x *GetOutboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4389,7 +4492,7 @@ func (x *GetOutboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOutboxResponse.ProtoReflect.Descriptor instead.
 func (*GetOutboxResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{57}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *GetOutboxResponse) GetLists() []*Outbox {
@@ -4416,7 +4519,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4428,7 +4531,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4441,7 +4544,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{58}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *Check) GetName() string {
@@ -4486,7 +4589,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4498,7 +4601,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4511,7 +4614,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{59}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *VerifyRequest) GetList() string {
@@ -4547,7 +4650,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4559,7 +4662,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4572,7 +4675,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{60}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *VerifyResponse) GetList() string {
@@ -4621,7 +4724,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4633,7 +4736,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4646,7 +4749,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{61}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *InspectRequest) GetAddress() string {
@@ -4677,7 +4780,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4689,7 +4792,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4702,7 +4805,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{62}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *InspectResponse) GetAddress() string {
@@ -4771,7 +4874,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4783,7 +4886,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4796,7 +4899,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{63}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Key) GetIssuer() string {
@@ -4859,7 +4962,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4871,7 +4974,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4884,7 +4987,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{64}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *ListKeysRequest) GetIssuer() string {
@@ -4905,7 +5008,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4917,7 +5020,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4930,7 +5033,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{65}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -4958,7 +5061,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4970,7 +5073,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4983,7 +5086,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{66}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *RotateKeyRequest) GetPublicKey() []byte {
@@ -5018,7 +5121,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5030,7 +5133,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5043,7 +5146,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{67}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *RotateKeyResponse) GetKey() *Key {
@@ -5070,7 +5173,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5082,7 +5185,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5095,7 +5198,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{68}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *Token) GetName() string {
@@ -5137,7 +5240,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5149,7 +5252,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5162,7 +5265,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{69}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -5185,7 +5288,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5197,7 +5300,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5210,7 +5313,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{70}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -5236,7 +5339,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5248,7 +5351,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5261,7 +5364,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{71}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{72}
 }
 
 // ListTokensResponse describes all tokens.
@@ -5275,7 +5378,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5287,7 +5390,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5300,7 +5403,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{72}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -5321,7 +5424,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5333,7 +5436,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5346,7 +5449,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{73}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *RevokeTokenRequest) GetName() string {
@@ -5365,7 +5468,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5377,7 +5480,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5390,7 +5493,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{74}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{75}
 }
 
 // GetStatusRequest is empty.
@@ -5402,7 +5505,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5414,7 +5517,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5427,7 +5530,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{75}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{76}
 }
 
 // GetStatusResponse tells how the node is.
@@ -5461,7 +5564,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5473,7 +5576,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5486,7 +5589,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{76}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -5575,7 +5678,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5587,7 +5690,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5600,7 +5703,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{77}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{78}
 }
 
 // BackupResponse is a piece of the copy.
@@ -5616,7 +5719,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5628,7 +5731,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5641,7 +5744,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{78}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -5662,12 +5765,13 @@ var File_tocsin_v1_tocsin_proto protoreflect.FileDescriptor
 
 const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\n" +
-	"\x16tocsin/v1/tocsin.proto\x12\ttocsin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x01\n" +
+	"\x16tocsin/v1/tocsin.proto\x12\ttocsin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n" +
 	"\rLookupRequest\x12\x16\n" +
 	"\x06hashes\x18\x01 \x03(\tR\x06hashes\x12\x14\n" +
 	"\x05lists\x18\x02 \x03(\tR\x05lists\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12/\n" +
-	"\buploader\x18\x05 \x01(\v2\x13.tocsin.v1.UploaderR\buploader\"\xcd\x01\n" +
+	"\buploader\x18\x05 \x01(\v2\x13.tocsin.v1.UploaderR\buploader\x122\n" +
+	"\treference\x18\x04 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\"\xcd\x01\n" +
 	"\bUploader\x12$\n" +
 	"\vage_seconds\x18\x01 \x01(\x04H\x00R\n" +
 	"ageSeconds\x88\x01\x01\x12\x19\n" +
@@ -5679,7 +5783,12 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x06_localB\n" +
 	"\n" +
 	"\b_actionsB\b\n" +
-	"\x06_posts\"\xcc\x03\n" +
+	"\x06_posts\"]\n" +
+	"\tReference\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
+	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x12\n" +
+	"\x04post\x18\x03 \x01(\tR\x04post\x12\x14\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\"\xcc\x03\n" +
 	"\x05Match\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x17\n" +
 	"\alist_id\x18\x02 \x01(\tR\x06listId\x12\x16\n" +
@@ -5698,7 +5807,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"suppressed\x18\f \x01(\bR\n" +
 	"suppressed\x12\x16\n" +
 	"\x06reason\x18\r \x01(\tR\x06reason\x128\n" +
-	"\tpublished\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\"\xdc\x01\n" +
+	"\tpublished\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\"\xf5\x01\n" +
 	"\x0eLookupResponse\x12*\n" +
 	"\amatches\x18\x01 \x03(\v2\x10.tocsin.v1.MatchR\amatches\x12\x1c\n" +
 	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12,\n" +
@@ -5706,14 +5815,16 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1b\n" +
 	"\tindex_seq\x18\x05 \x01(\x04R\bindexSeq\x12\x1d\n" +
 	"\n" +
-	"verdict_id\x18\x06 \x01(\tR\tverdictId\"c\n" +
+	"verdict_id\x18\x06 \x01(\tR\tverdictId\x12\x17\n" +
+	"\aseen_id\x18\a \x01(\x04R\x06seenId\"c\n" +
 	"\x12LookupMediaRequest\x127\n" +
 	"\aoptions\x18\x01 \x01(\v2\x1d.tocsin.v1.LookupMediaOptionsR\aoptions\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"q\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xa5\x01\n" +
 	"\x12LookupMediaOptions\x12\x14\n" +
 	"\x05lists\x18\x01 \x03(\tR\x05lists\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12/\n" +
-	"\buploader\x18\x04 \x01(\v2\x13.tocsin.v1.UploaderR\buploader\"p\n" +
+	"\buploader\x18\x04 \x01(\v2\x13.tocsin.v1.UploaderR\buploader\x122\n" +
+	"\treference\x18\x03 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\"p\n" +
 	"\x13LookupMediaResponse\x121\n" +
 	"\x06lookup\x18\x01 \x01(\v2\x19.tocsin.v1.LookupResponseR\x06lookup\x12&\n" +
 	"\x05media\x18\x02 \x01(\v2\x10.tocsin.v1.MediaR\x05media\"\x91\x01\n" +
@@ -6121,7 +6232,7 @@ func file_tocsin_v1_tocsin_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_v1_tocsin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tocsin_v1_tocsin_proto_msgTypes = make([]protoimpl.MessageInfo, 81)
+var file_tocsin_v1_tocsin_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
 var file_tocsin_v1_tocsin_proto_goTypes = []any{
 	(Action)(0),                    // 0: tocsin.v1.Action
 	(Verdict)(0),                   // 1: tocsin.v1.Verdict
@@ -6131,224 +6242,227 @@ var file_tocsin_v1_tocsin_proto_goTypes = []any{
 	(Decision)(0),                  // 5: tocsin.v1.Decision
 	(*LookupRequest)(nil),          // 6: tocsin.v1.LookupRequest
 	(*Uploader)(nil),               // 7: tocsin.v1.Uploader
-	(*Match)(nil),                  // 8: tocsin.v1.Match
-	(*LookupResponse)(nil),         // 9: tocsin.v1.LookupResponse
-	(*LookupMediaRequest)(nil),     // 10: tocsin.v1.LookupMediaRequest
-	(*LookupMediaOptions)(nil),     // 11: tocsin.v1.LookupMediaOptions
-	(*LookupMediaResponse)(nil),    // 12: tocsin.v1.LookupMediaResponse
-	(*Media)(nil),                  // 13: tocsin.v1.Media
-	(*Frame)(nil),                  // 14: tocsin.v1.Frame
-	(*LookupStreamRequest)(nil),    // 15: tocsin.v1.LookupStreamRequest
-	(*LookupStreamResponse)(nil),   // 16: tocsin.v1.LookupStreamResponse
-	(*List)(nil),                   // 17: tocsin.v1.List
-	(*CreateListRequest)(nil),      // 18: tocsin.v1.CreateListRequest
-	(*CreateListResponse)(nil),     // 19: tocsin.v1.CreateListResponse
-	(*RemoveListRequest)(nil),      // 20: tocsin.v1.RemoveListRequest
-	(*RemoveListResponse)(nil),     // 21: tocsin.v1.RemoveListResponse
-	(*GetListRequest)(nil),         // 22: tocsin.v1.GetListRequest
-	(*GetListResponse)(nil),        // 23: tocsin.v1.GetListResponse
-	(*ListListsRequest)(nil),       // 24: tocsin.v1.ListListsRequest
-	(*ListListsResponse)(nil),      // 25: tocsin.v1.ListListsResponse
-	(*SubmitRequest)(nil),          // 26: tocsin.v1.SubmitRequest
-	(*SubmitResponse)(nil),         // 27: tocsin.v1.SubmitResponse
-	(*RetractRequest)(nil),         // 28: tocsin.v1.RetractRequest
-	(*RetractResponse)(nil),        // 29: tocsin.v1.RetractResponse
-	(*Entry)(nil),                  // 30: tocsin.v1.Entry
-	(*ListEntriesRequest)(nil),     // 31: tocsin.v1.ListEntriesRequest
-	(*ListEntriesResponse)(nil),    // 32: tocsin.v1.ListEntriesResponse
-	(*ImportRequest)(nil),          // 33: tocsin.v1.ImportRequest
-	(*ImportOptions)(nil),          // 34: tocsin.v1.ImportOptions
-	(*ImportResponse)(nil),         // 35: tocsin.v1.ImportResponse
-	(*RefusedRow)(nil),             // 36: tocsin.v1.RefusedRow
-	(*ExportRequest)(nil),          // 37: tocsin.v1.ExportRequest
-	(*ExportResponse)(nil),         // 38: tocsin.v1.ExportResponse
-	(*WatchRequest)(nil),           // 39: tocsin.v1.WatchRequest
-	(*WatchResponse)(nil),          // 40: tocsin.v1.WatchResponse
-	(*PublishRequest)(nil),         // 41: tocsin.v1.PublishRequest
-	(*PublishResponse)(nil),        // 42: tocsin.v1.PublishResponse
-	(*Published)(nil),              // 43: tocsin.v1.Published
-	(*Follow)(nil),                 // 44: tocsin.v1.Follow
-	(*FollowRequest)(nil),          // 45: tocsin.v1.FollowRequest
-	(*FollowResponse)(nil),         // 46: tocsin.v1.FollowResponse
-	(*UnfollowRequest)(nil),        // 47: tocsin.v1.UnfollowRequest
-	(*UnfollowResponse)(nil),       // 48: tocsin.v1.UnfollowResponse
-	(*FollowAnewRequest)(nil),      // 49: tocsin.v1.FollowAnewRequest
-	(*FollowAnewResponse)(nil),     // 50: tocsin.v1.FollowAnewResponse
-	(*ListFollowsRequest)(nil),     // 51: tocsin.v1.ListFollowsRequest
-	(*ListFollowsResponse)(nil),    // 52: tocsin.v1.ListFollowsResponse
-	(*Follower)(nil),               // 53: tocsin.v1.Follower
-	(*ListFollowersRequest)(nil),   // 54: tocsin.v1.ListFollowersRequest
-	(*ListFollowersResponse)(nil),  // 55: tocsin.v1.ListFollowersResponse
-	(*DecideFollowerRequest)(nil),  // 56: tocsin.v1.DecideFollowerRequest
-	(*DecideFollowerResponse)(nil), // 57: tocsin.v1.DecideFollowerResponse
-	(*Peer)(nil),                   // 58: tocsin.v1.Peer
-	(*ListPeersRequest)(nil),       // 59: tocsin.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 60: tocsin.v1.ListPeersResponse
-	(*Outbox)(nil),                 // 61: tocsin.v1.Outbox
-	(*GetOutboxRequest)(nil),       // 62: tocsin.v1.GetOutboxRequest
-	(*GetOutboxResponse)(nil),      // 63: tocsin.v1.GetOutboxResponse
-	(*Check)(nil),                  // 64: tocsin.v1.Check
-	(*VerifyRequest)(nil),          // 65: tocsin.v1.VerifyRequest
-	(*VerifyResponse)(nil),         // 66: tocsin.v1.VerifyResponse
-	(*InspectRequest)(nil),         // 67: tocsin.v1.InspectRequest
-	(*InspectResponse)(nil),        // 68: tocsin.v1.InspectResponse
-	(*Key)(nil),                    // 69: tocsin.v1.Key
-	(*ListKeysRequest)(nil),        // 70: tocsin.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 71: tocsin.v1.ListKeysResponse
-	(*RotateKeyRequest)(nil),       // 72: tocsin.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),      // 73: tocsin.v1.RotateKeyResponse
-	(*Token)(nil),                  // 74: tocsin.v1.Token
-	(*CreateTokenRequest)(nil),     // 75: tocsin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 76: tocsin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 77: tocsin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),     // 78: tocsin.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 79: tocsin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 80: tocsin.v1.RevokeTokenResponse
-	(*GetStatusRequest)(nil),       // 81: tocsin.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 82: tocsin.v1.GetStatusResponse
-	(*BackupRequest)(nil),          // 83: tocsin.v1.BackupRequest
-	(*BackupResponse)(nil),         // 84: tocsin.v1.BackupResponse
-	nil,                            // 85: tocsin.v1.List.RadiusEntry
-	nil,                            // 86: tocsin.v1.GetStatusResponse.HashesEntry
-	(*timestamppb.Timestamp)(nil),  // 87: google.protobuf.Timestamp
+	(*Reference)(nil),              // 8: tocsin.v1.Reference
+	(*Match)(nil),                  // 9: tocsin.v1.Match
+	(*LookupResponse)(nil),         // 10: tocsin.v1.LookupResponse
+	(*LookupMediaRequest)(nil),     // 11: tocsin.v1.LookupMediaRequest
+	(*LookupMediaOptions)(nil),     // 12: tocsin.v1.LookupMediaOptions
+	(*LookupMediaResponse)(nil),    // 13: tocsin.v1.LookupMediaResponse
+	(*Media)(nil),                  // 14: tocsin.v1.Media
+	(*Frame)(nil),                  // 15: tocsin.v1.Frame
+	(*LookupStreamRequest)(nil),    // 16: tocsin.v1.LookupStreamRequest
+	(*LookupStreamResponse)(nil),   // 17: tocsin.v1.LookupStreamResponse
+	(*List)(nil),                   // 18: tocsin.v1.List
+	(*CreateListRequest)(nil),      // 19: tocsin.v1.CreateListRequest
+	(*CreateListResponse)(nil),     // 20: tocsin.v1.CreateListResponse
+	(*RemoveListRequest)(nil),      // 21: tocsin.v1.RemoveListRequest
+	(*RemoveListResponse)(nil),     // 22: tocsin.v1.RemoveListResponse
+	(*GetListRequest)(nil),         // 23: tocsin.v1.GetListRequest
+	(*GetListResponse)(nil),        // 24: tocsin.v1.GetListResponse
+	(*ListListsRequest)(nil),       // 25: tocsin.v1.ListListsRequest
+	(*ListListsResponse)(nil),      // 26: tocsin.v1.ListListsResponse
+	(*SubmitRequest)(nil),          // 27: tocsin.v1.SubmitRequest
+	(*SubmitResponse)(nil),         // 28: tocsin.v1.SubmitResponse
+	(*RetractRequest)(nil),         // 29: tocsin.v1.RetractRequest
+	(*RetractResponse)(nil),        // 30: tocsin.v1.RetractResponse
+	(*Entry)(nil),                  // 31: tocsin.v1.Entry
+	(*ListEntriesRequest)(nil),     // 32: tocsin.v1.ListEntriesRequest
+	(*ListEntriesResponse)(nil),    // 33: tocsin.v1.ListEntriesResponse
+	(*ImportRequest)(nil),          // 34: tocsin.v1.ImportRequest
+	(*ImportOptions)(nil),          // 35: tocsin.v1.ImportOptions
+	(*ImportResponse)(nil),         // 36: tocsin.v1.ImportResponse
+	(*RefusedRow)(nil),             // 37: tocsin.v1.RefusedRow
+	(*ExportRequest)(nil),          // 38: tocsin.v1.ExportRequest
+	(*ExportResponse)(nil),         // 39: tocsin.v1.ExportResponse
+	(*WatchRequest)(nil),           // 40: tocsin.v1.WatchRequest
+	(*WatchResponse)(nil),          // 41: tocsin.v1.WatchResponse
+	(*PublishRequest)(nil),         // 42: tocsin.v1.PublishRequest
+	(*PublishResponse)(nil),        // 43: tocsin.v1.PublishResponse
+	(*Published)(nil),              // 44: tocsin.v1.Published
+	(*Follow)(nil),                 // 45: tocsin.v1.Follow
+	(*FollowRequest)(nil),          // 46: tocsin.v1.FollowRequest
+	(*FollowResponse)(nil),         // 47: tocsin.v1.FollowResponse
+	(*UnfollowRequest)(nil),        // 48: tocsin.v1.UnfollowRequest
+	(*UnfollowResponse)(nil),       // 49: tocsin.v1.UnfollowResponse
+	(*FollowAnewRequest)(nil),      // 50: tocsin.v1.FollowAnewRequest
+	(*FollowAnewResponse)(nil),     // 51: tocsin.v1.FollowAnewResponse
+	(*ListFollowsRequest)(nil),     // 52: tocsin.v1.ListFollowsRequest
+	(*ListFollowsResponse)(nil),    // 53: tocsin.v1.ListFollowsResponse
+	(*Follower)(nil),               // 54: tocsin.v1.Follower
+	(*ListFollowersRequest)(nil),   // 55: tocsin.v1.ListFollowersRequest
+	(*ListFollowersResponse)(nil),  // 56: tocsin.v1.ListFollowersResponse
+	(*DecideFollowerRequest)(nil),  // 57: tocsin.v1.DecideFollowerRequest
+	(*DecideFollowerResponse)(nil), // 58: tocsin.v1.DecideFollowerResponse
+	(*Peer)(nil),                   // 59: tocsin.v1.Peer
+	(*ListPeersRequest)(nil),       // 60: tocsin.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 61: tocsin.v1.ListPeersResponse
+	(*Outbox)(nil),                 // 62: tocsin.v1.Outbox
+	(*GetOutboxRequest)(nil),       // 63: tocsin.v1.GetOutboxRequest
+	(*GetOutboxResponse)(nil),      // 64: tocsin.v1.GetOutboxResponse
+	(*Check)(nil),                  // 65: tocsin.v1.Check
+	(*VerifyRequest)(nil),          // 66: tocsin.v1.VerifyRequest
+	(*VerifyResponse)(nil),         // 67: tocsin.v1.VerifyResponse
+	(*InspectRequest)(nil),         // 68: tocsin.v1.InspectRequest
+	(*InspectResponse)(nil),        // 69: tocsin.v1.InspectResponse
+	(*Key)(nil),                    // 70: tocsin.v1.Key
+	(*ListKeysRequest)(nil),        // 71: tocsin.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 72: tocsin.v1.ListKeysResponse
+	(*RotateKeyRequest)(nil),       // 73: tocsin.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),      // 74: tocsin.v1.RotateKeyResponse
+	(*Token)(nil),                  // 75: tocsin.v1.Token
+	(*CreateTokenRequest)(nil),     // 76: tocsin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 77: tocsin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 78: tocsin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 79: tocsin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 80: tocsin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 81: tocsin.v1.RevokeTokenResponse
+	(*GetStatusRequest)(nil),       // 82: tocsin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 83: tocsin.v1.GetStatusResponse
+	(*BackupRequest)(nil),          // 84: tocsin.v1.BackupRequest
+	(*BackupResponse)(nil),         // 85: tocsin.v1.BackupResponse
+	nil,                            // 86: tocsin.v1.List.RadiusEntry
+	nil,                            // 87: tocsin.v1.GetStatusResponse.HashesEntry
+	(*timestamppb.Timestamp)(nil),  // 88: google.protobuf.Timestamp
 }
 var file_tocsin_v1_tocsin_proto_depIdxs = []int32{
 	7,   // 0: tocsin.v1.LookupRequest.uploader:type_name -> tocsin.v1.Uploader
-	0,   // 1: tocsin.v1.Match.action:type_name -> tocsin.v1.Action
-	87,  // 2: tocsin.v1.Match.published:type_name -> google.protobuf.Timestamp
-	8,   // 3: tocsin.v1.LookupResponse.matches:type_name -> tocsin.v1.Match
-	1,   // 4: tocsin.v1.LookupResponse.verdict:type_name -> tocsin.v1.Verdict
-	11,  // 5: tocsin.v1.LookupMediaRequest.options:type_name -> tocsin.v1.LookupMediaOptions
-	7,   // 6: tocsin.v1.LookupMediaOptions.uploader:type_name -> tocsin.v1.Uploader
-	9,   // 7: tocsin.v1.LookupMediaResponse.lookup:type_name -> tocsin.v1.LookupResponse
-	13,  // 8: tocsin.v1.LookupMediaResponse.media:type_name -> tocsin.v1.Media
-	14,  // 9: tocsin.v1.Media.frames:type_name -> tocsin.v1.Frame
-	6,   // 10: tocsin.v1.LookupStreamRequest.lookups:type_name -> tocsin.v1.LookupRequest
-	9,   // 11: tocsin.v1.LookupStreamResponse.lookups:type_name -> tocsin.v1.LookupResponse
-	2,   // 12: tocsin.v1.List.audience:type_name -> tocsin.v1.Audience
-	0,   // 13: tocsin.v1.List.action:type_name -> tocsin.v1.Action
-	85,  // 14: tocsin.v1.List.radius:type_name -> tocsin.v1.List.RadiusEntry
-	87,  // 15: tocsin.v1.List.updated:type_name -> google.protobuf.Timestamp
-	3,   // 16: tocsin.v1.List.follow:type_name -> tocsin.v1.FollowState
-	17,  // 17: tocsin.v1.CreateListRequest.list:type_name -> tocsin.v1.List
-	17,  // 18: tocsin.v1.CreateListResponse.list:type_name -> tocsin.v1.List
-	17,  // 19: tocsin.v1.GetListResponse.list:type_name -> tocsin.v1.List
-	17,  // 20: tocsin.v1.ListListsResponse.lists:type_name -> tocsin.v1.List
-	0,   // 21: tocsin.v1.SubmitRequest.action:type_name -> tocsin.v1.Action
-	87,  // 22: tocsin.v1.SubmitRequest.expires:type_name -> google.protobuf.Timestamp
-	0,   // 23: tocsin.v1.Entry.action:type_name -> tocsin.v1.Action
-	87,  // 24: tocsin.v1.Entry.published:type_name -> google.protobuf.Timestamp
-	87,  // 25: tocsin.v1.Entry.expires:type_name -> google.protobuf.Timestamp
-	30,  // 26: tocsin.v1.ListEntriesResponse.entries:type_name -> tocsin.v1.Entry
-	34,  // 27: tocsin.v1.ImportRequest.options:type_name -> tocsin.v1.ImportOptions
-	87,  // 28: tocsin.v1.ImportOptions.expires:type_name -> google.protobuf.Timestamp
-	36,  // 29: tocsin.v1.ImportResponse.refused_rows:type_name -> tocsin.v1.RefusedRow
-	87,  // 30: tocsin.v1.WatchResponse.received:type_name -> google.protobuf.Timestamp
-	43,  // 31: tocsin.v1.PublishResponse.published:type_name -> tocsin.v1.Published
-	3,   // 32: tocsin.v1.Follow.state:type_name -> tocsin.v1.FollowState
-	1,   // 33: tocsin.v1.Follow.most:type_name -> tocsin.v1.Verdict
-	87,  // 34: tocsin.v1.Follow.asked:type_name -> google.protobuf.Timestamp
-	87,  // 35: tocsin.v1.Follow.answered:type_name -> google.protobuf.Timestamp
-	87,  // 36: tocsin.v1.Follow.checked:type_name -> google.protobuf.Timestamp
-	1,   // 37: tocsin.v1.FollowRequest.most:type_name -> tocsin.v1.Verdict
-	44,  // 38: tocsin.v1.FollowResponse.follow:type_name -> tocsin.v1.Follow
-	44,  // 39: tocsin.v1.UnfollowResponse.follow:type_name -> tocsin.v1.Follow
-	44,  // 40: tocsin.v1.FollowAnewResponse.follow:type_name -> tocsin.v1.Follow
-	44,  // 41: tocsin.v1.ListFollowsResponse.follows:type_name -> tocsin.v1.Follow
-	4,   // 42: tocsin.v1.Follower.state:type_name -> tocsin.v1.FollowerState
-	87,  // 43: tocsin.v1.Follower.asked:type_name -> google.protobuf.Timestamp
-	87,  // 44: tocsin.v1.Follower.decided:type_name -> google.protobuf.Timestamp
-	53,  // 45: tocsin.v1.ListFollowersResponse.followers:type_name -> tocsin.v1.Follower
-	5,   // 46: tocsin.v1.DecideFollowerRequest.decision:type_name -> tocsin.v1.Decision
-	53,  // 47: tocsin.v1.DecideFollowerResponse.follower:type_name -> tocsin.v1.Follower
-	87,  // 48: tocsin.v1.Peer.failing:type_name -> google.protobuf.Timestamp
-	87,  // 49: tocsin.v1.Peer.next:type_name -> google.protobuf.Timestamp
-	87,  // 50: tocsin.v1.Peer.heard:type_name -> google.protobuf.Timestamp
-	58,  // 51: tocsin.v1.ListPeersResponse.peers:type_name -> tocsin.v1.Peer
-	2,   // 52: tocsin.v1.Outbox.audience:type_name -> tocsin.v1.Audience
-	61,  // 53: tocsin.v1.GetOutboxResponse.lists:type_name -> tocsin.v1.Outbox
-	64,  // 54: tocsin.v1.VerifyResponse.checks:type_name -> tocsin.v1.Check
-	64,  // 55: tocsin.v1.InspectResponse.checks:type_name -> tocsin.v1.Check
-	87,  // 56: tocsin.v1.Key.seen:type_name -> google.protobuf.Timestamp
-	87,  // 57: tocsin.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	87,  // 58: tocsin.v1.Key.revoked:type_name -> google.protobuf.Timestamp
-	69,  // 59: tocsin.v1.ListKeysResponse.keys:type_name -> tocsin.v1.Key
-	87,  // 60: tocsin.v1.RotateKeyRequest.compromised_since:type_name -> google.protobuf.Timestamp
-	69,  // 61: tocsin.v1.RotateKeyResponse.key:type_name -> tocsin.v1.Key
-	87,  // 62: tocsin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	87,  // 63: tocsin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	74,  // 64: tocsin.v1.CreateTokenRequest.token:type_name -> tocsin.v1.Token
-	74,  // 65: tocsin.v1.CreateTokenResponse.token:type_name -> tocsin.v1.Token
-	74,  // 66: tocsin.v1.ListTokensResponse.tokens:type_name -> tocsin.v1.Token
-	86,  // 67: tocsin.v1.GetStatusResponse.hashes:type_name -> tocsin.v1.GetStatusResponse.HashesEntry
-	87,  // 68: tocsin.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	6,   // 69: tocsin.v1.LookupService.Lookup:input_type -> tocsin.v1.LookupRequest
-	10,  // 70: tocsin.v1.LookupService.LookupMedia:input_type -> tocsin.v1.LookupMediaRequest
-	15,  // 71: tocsin.v1.LookupService.LookupStream:input_type -> tocsin.v1.LookupStreamRequest
-	18,  // 72: tocsin.v1.ListService.CreateList:input_type -> tocsin.v1.CreateListRequest
-	20,  // 73: tocsin.v1.ListService.RemoveList:input_type -> tocsin.v1.RemoveListRequest
-	22,  // 74: tocsin.v1.ListService.GetList:input_type -> tocsin.v1.GetListRequest
-	24,  // 75: tocsin.v1.ListService.ListLists:input_type -> tocsin.v1.ListListsRequest
-	26,  // 76: tocsin.v1.ListService.Submit:input_type -> tocsin.v1.SubmitRequest
-	28,  // 77: tocsin.v1.ListService.Retract:input_type -> tocsin.v1.RetractRequest
-	31,  // 78: tocsin.v1.ListService.ListEntries:input_type -> tocsin.v1.ListEntriesRequest
-	33,  // 79: tocsin.v1.ListService.Import:input_type -> tocsin.v1.ImportRequest
-	37,  // 80: tocsin.v1.ListService.Export:input_type -> tocsin.v1.ExportRequest
-	39,  // 81: tocsin.v1.ListService.Watch:input_type -> tocsin.v1.WatchRequest
-	41,  // 82: tocsin.v1.ListService.Publish:input_type -> tocsin.v1.PublishRequest
-	45,  // 83: tocsin.v1.FederationService.Follow:input_type -> tocsin.v1.FollowRequest
-	47,  // 84: tocsin.v1.FederationService.Unfollow:input_type -> tocsin.v1.UnfollowRequest
-	49,  // 85: tocsin.v1.FederationService.FollowAnew:input_type -> tocsin.v1.FollowAnewRequest
-	51,  // 86: tocsin.v1.FederationService.ListFollows:input_type -> tocsin.v1.ListFollowsRequest
-	54,  // 87: tocsin.v1.FederationService.ListFollowers:input_type -> tocsin.v1.ListFollowersRequest
-	56,  // 88: tocsin.v1.FederationService.DecideFollower:input_type -> tocsin.v1.DecideFollowerRequest
-	59,  // 89: tocsin.v1.FederationService.ListPeers:input_type -> tocsin.v1.ListPeersRequest
-	62,  // 90: tocsin.v1.FederationService.GetOutbox:input_type -> tocsin.v1.GetOutboxRequest
-	65,  // 91: tocsin.v1.FederationService.Verify:input_type -> tocsin.v1.VerifyRequest
-	67,  // 92: tocsin.v1.FederationService.Inspect:input_type -> tocsin.v1.InspectRequest
-	70,  // 93: tocsin.v1.FederationService.ListKeys:input_type -> tocsin.v1.ListKeysRequest
-	72,  // 94: tocsin.v1.FederationService.RotateKey:input_type -> tocsin.v1.RotateKeyRequest
-	75,  // 95: tocsin.v1.AdminService.CreateToken:input_type -> tocsin.v1.CreateTokenRequest
-	77,  // 96: tocsin.v1.AdminService.ListTokens:input_type -> tocsin.v1.ListTokensRequest
-	79,  // 97: tocsin.v1.AdminService.RevokeToken:input_type -> tocsin.v1.RevokeTokenRequest
-	81,  // 98: tocsin.v1.AdminService.GetStatus:input_type -> tocsin.v1.GetStatusRequest
-	83,  // 99: tocsin.v1.AdminService.Backup:input_type -> tocsin.v1.BackupRequest
-	9,   // 100: tocsin.v1.LookupService.Lookup:output_type -> tocsin.v1.LookupResponse
-	12,  // 101: tocsin.v1.LookupService.LookupMedia:output_type -> tocsin.v1.LookupMediaResponse
-	16,  // 102: tocsin.v1.LookupService.LookupStream:output_type -> tocsin.v1.LookupStreamResponse
-	19,  // 103: tocsin.v1.ListService.CreateList:output_type -> tocsin.v1.CreateListResponse
-	21,  // 104: tocsin.v1.ListService.RemoveList:output_type -> tocsin.v1.RemoveListResponse
-	23,  // 105: tocsin.v1.ListService.GetList:output_type -> tocsin.v1.GetListResponse
-	25,  // 106: tocsin.v1.ListService.ListLists:output_type -> tocsin.v1.ListListsResponse
-	27,  // 107: tocsin.v1.ListService.Submit:output_type -> tocsin.v1.SubmitResponse
-	29,  // 108: tocsin.v1.ListService.Retract:output_type -> tocsin.v1.RetractResponse
-	32,  // 109: tocsin.v1.ListService.ListEntries:output_type -> tocsin.v1.ListEntriesResponse
-	35,  // 110: tocsin.v1.ListService.Import:output_type -> tocsin.v1.ImportResponse
-	38,  // 111: tocsin.v1.ListService.Export:output_type -> tocsin.v1.ExportResponse
-	40,  // 112: tocsin.v1.ListService.Watch:output_type -> tocsin.v1.WatchResponse
-	42,  // 113: tocsin.v1.ListService.Publish:output_type -> tocsin.v1.PublishResponse
-	46,  // 114: tocsin.v1.FederationService.Follow:output_type -> tocsin.v1.FollowResponse
-	48,  // 115: tocsin.v1.FederationService.Unfollow:output_type -> tocsin.v1.UnfollowResponse
-	50,  // 116: tocsin.v1.FederationService.FollowAnew:output_type -> tocsin.v1.FollowAnewResponse
-	52,  // 117: tocsin.v1.FederationService.ListFollows:output_type -> tocsin.v1.ListFollowsResponse
-	55,  // 118: tocsin.v1.FederationService.ListFollowers:output_type -> tocsin.v1.ListFollowersResponse
-	57,  // 119: tocsin.v1.FederationService.DecideFollower:output_type -> tocsin.v1.DecideFollowerResponse
-	60,  // 120: tocsin.v1.FederationService.ListPeers:output_type -> tocsin.v1.ListPeersResponse
-	63,  // 121: tocsin.v1.FederationService.GetOutbox:output_type -> tocsin.v1.GetOutboxResponse
-	66,  // 122: tocsin.v1.FederationService.Verify:output_type -> tocsin.v1.VerifyResponse
-	68,  // 123: tocsin.v1.FederationService.Inspect:output_type -> tocsin.v1.InspectResponse
-	71,  // 124: tocsin.v1.FederationService.ListKeys:output_type -> tocsin.v1.ListKeysResponse
-	73,  // 125: tocsin.v1.FederationService.RotateKey:output_type -> tocsin.v1.RotateKeyResponse
-	76,  // 126: tocsin.v1.AdminService.CreateToken:output_type -> tocsin.v1.CreateTokenResponse
-	78,  // 127: tocsin.v1.AdminService.ListTokens:output_type -> tocsin.v1.ListTokensResponse
-	80,  // 128: tocsin.v1.AdminService.RevokeToken:output_type -> tocsin.v1.RevokeTokenResponse
-	82,  // 129: tocsin.v1.AdminService.GetStatus:output_type -> tocsin.v1.GetStatusResponse
-	84,  // 130: tocsin.v1.AdminService.Backup:output_type -> tocsin.v1.BackupResponse
-	100, // [100:131] is the sub-list for method output_type
-	69,  // [69:100] is the sub-list for method input_type
-	69,  // [69:69] is the sub-list for extension type_name
-	69,  // [69:69] is the sub-list for extension extendee
-	0,   // [0:69] is the sub-list for field type_name
+	8,   // 1: tocsin.v1.LookupRequest.reference:type_name -> tocsin.v1.Reference
+	0,   // 2: tocsin.v1.Match.action:type_name -> tocsin.v1.Action
+	88,  // 3: tocsin.v1.Match.published:type_name -> google.protobuf.Timestamp
+	9,   // 4: tocsin.v1.LookupResponse.matches:type_name -> tocsin.v1.Match
+	1,   // 5: tocsin.v1.LookupResponse.verdict:type_name -> tocsin.v1.Verdict
+	12,  // 6: tocsin.v1.LookupMediaRequest.options:type_name -> tocsin.v1.LookupMediaOptions
+	7,   // 7: tocsin.v1.LookupMediaOptions.uploader:type_name -> tocsin.v1.Uploader
+	8,   // 8: tocsin.v1.LookupMediaOptions.reference:type_name -> tocsin.v1.Reference
+	10,  // 9: tocsin.v1.LookupMediaResponse.lookup:type_name -> tocsin.v1.LookupResponse
+	14,  // 10: tocsin.v1.LookupMediaResponse.media:type_name -> tocsin.v1.Media
+	15,  // 11: tocsin.v1.Media.frames:type_name -> tocsin.v1.Frame
+	6,   // 12: tocsin.v1.LookupStreamRequest.lookups:type_name -> tocsin.v1.LookupRequest
+	10,  // 13: tocsin.v1.LookupStreamResponse.lookups:type_name -> tocsin.v1.LookupResponse
+	2,   // 14: tocsin.v1.List.audience:type_name -> tocsin.v1.Audience
+	0,   // 15: tocsin.v1.List.action:type_name -> tocsin.v1.Action
+	86,  // 16: tocsin.v1.List.radius:type_name -> tocsin.v1.List.RadiusEntry
+	88,  // 17: tocsin.v1.List.updated:type_name -> google.protobuf.Timestamp
+	3,   // 18: tocsin.v1.List.follow:type_name -> tocsin.v1.FollowState
+	18,  // 19: tocsin.v1.CreateListRequest.list:type_name -> tocsin.v1.List
+	18,  // 20: tocsin.v1.CreateListResponse.list:type_name -> tocsin.v1.List
+	18,  // 21: tocsin.v1.GetListResponse.list:type_name -> tocsin.v1.List
+	18,  // 22: tocsin.v1.ListListsResponse.lists:type_name -> tocsin.v1.List
+	0,   // 23: tocsin.v1.SubmitRequest.action:type_name -> tocsin.v1.Action
+	88,  // 24: tocsin.v1.SubmitRequest.expires:type_name -> google.protobuf.Timestamp
+	0,   // 25: tocsin.v1.Entry.action:type_name -> tocsin.v1.Action
+	88,  // 26: tocsin.v1.Entry.published:type_name -> google.protobuf.Timestamp
+	88,  // 27: tocsin.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	31,  // 28: tocsin.v1.ListEntriesResponse.entries:type_name -> tocsin.v1.Entry
+	35,  // 29: tocsin.v1.ImportRequest.options:type_name -> tocsin.v1.ImportOptions
+	88,  // 30: tocsin.v1.ImportOptions.expires:type_name -> google.protobuf.Timestamp
+	37,  // 31: tocsin.v1.ImportResponse.refused_rows:type_name -> tocsin.v1.RefusedRow
+	88,  // 32: tocsin.v1.WatchResponse.received:type_name -> google.protobuf.Timestamp
+	44,  // 33: tocsin.v1.PublishResponse.published:type_name -> tocsin.v1.Published
+	3,   // 34: tocsin.v1.Follow.state:type_name -> tocsin.v1.FollowState
+	1,   // 35: tocsin.v1.Follow.most:type_name -> tocsin.v1.Verdict
+	88,  // 36: tocsin.v1.Follow.asked:type_name -> google.protobuf.Timestamp
+	88,  // 37: tocsin.v1.Follow.answered:type_name -> google.protobuf.Timestamp
+	88,  // 38: tocsin.v1.Follow.checked:type_name -> google.protobuf.Timestamp
+	1,   // 39: tocsin.v1.FollowRequest.most:type_name -> tocsin.v1.Verdict
+	45,  // 40: tocsin.v1.FollowResponse.follow:type_name -> tocsin.v1.Follow
+	45,  // 41: tocsin.v1.UnfollowResponse.follow:type_name -> tocsin.v1.Follow
+	45,  // 42: tocsin.v1.FollowAnewResponse.follow:type_name -> tocsin.v1.Follow
+	45,  // 43: tocsin.v1.ListFollowsResponse.follows:type_name -> tocsin.v1.Follow
+	4,   // 44: tocsin.v1.Follower.state:type_name -> tocsin.v1.FollowerState
+	88,  // 45: tocsin.v1.Follower.asked:type_name -> google.protobuf.Timestamp
+	88,  // 46: tocsin.v1.Follower.decided:type_name -> google.protobuf.Timestamp
+	54,  // 47: tocsin.v1.ListFollowersResponse.followers:type_name -> tocsin.v1.Follower
+	5,   // 48: tocsin.v1.DecideFollowerRequest.decision:type_name -> tocsin.v1.Decision
+	54,  // 49: tocsin.v1.DecideFollowerResponse.follower:type_name -> tocsin.v1.Follower
+	88,  // 50: tocsin.v1.Peer.failing:type_name -> google.protobuf.Timestamp
+	88,  // 51: tocsin.v1.Peer.next:type_name -> google.protobuf.Timestamp
+	88,  // 52: tocsin.v1.Peer.heard:type_name -> google.protobuf.Timestamp
+	59,  // 53: tocsin.v1.ListPeersResponse.peers:type_name -> tocsin.v1.Peer
+	2,   // 54: tocsin.v1.Outbox.audience:type_name -> tocsin.v1.Audience
+	62,  // 55: tocsin.v1.GetOutboxResponse.lists:type_name -> tocsin.v1.Outbox
+	65,  // 56: tocsin.v1.VerifyResponse.checks:type_name -> tocsin.v1.Check
+	65,  // 57: tocsin.v1.InspectResponse.checks:type_name -> tocsin.v1.Check
+	88,  // 58: tocsin.v1.Key.seen:type_name -> google.protobuf.Timestamp
+	88,  // 59: tocsin.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	88,  // 60: tocsin.v1.Key.revoked:type_name -> google.protobuf.Timestamp
+	70,  // 61: tocsin.v1.ListKeysResponse.keys:type_name -> tocsin.v1.Key
+	88,  // 62: tocsin.v1.RotateKeyRequest.compromised_since:type_name -> google.protobuf.Timestamp
+	70,  // 63: tocsin.v1.RotateKeyResponse.key:type_name -> tocsin.v1.Key
+	88,  // 64: tocsin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	88,  // 65: tocsin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	75,  // 66: tocsin.v1.CreateTokenRequest.token:type_name -> tocsin.v1.Token
+	75,  // 67: tocsin.v1.CreateTokenResponse.token:type_name -> tocsin.v1.Token
+	75,  // 68: tocsin.v1.ListTokensResponse.tokens:type_name -> tocsin.v1.Token
+	87,  // 69: tocsin.v1.GetStatusResponse.hashes:type_name -> tocsin.v1.GetStatusResponse.HashesEntry
+	88,  // 70: tocsin.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	6,   // 71: tocsin.v1.LookupService.Lookup:input_type -> tocsin.v1.LookupRequest
+	11,  // 72: tocsin.v1.LookupService.LookupMedia:input_type -> tocsin.v1.LookupMediaRequest
+	16,  // 73: tocsin.v1.LookupService.LookupStream:input_type -> tocsin.v1.LookupStreamRequest
+	19,  // 74: tocsin.v1.ListService.CreateList:input_type -> tocsin.v1.CreateListRequest
+	21,  // 75: tocsin.v1.ListService.RemoveList:input_type -> tocsin.v1.RemoveListRequest
+	23,  // 76: tocsin.v1.ListService.GetList:input_type -> tocsin.v1.GetListRequest
+	25,  // 77: tocsin.v1.ListService.ListLists:input_type -> tocsin.v1.ListListsRequest
+	27,  // 78: tocsin.v1.ListService.Submit:input_type -> tocsin.v1.SubmitRequest
+	29,  // 79: tocsin.v1.ListService.Retract:input_type -> tocsin.v1.RetractRequest
+	32,  // 80: tocsin.v1.ListService.ListEntries:input_type -> tocsin.v1.ListEntriesRequest
+	34,  // 81: tocsin.v1.ListService.Import:input_type -> tocsin.v1.ImportRequest
+	38,  // 82: tocsin.v1.ListService.Export:input_type -> tocsin.v1.ExportRequest
+	40,  // 83: tocsin.v1.ListService.Watch:input_type -> tocsin.v1.WatchRequest
+	42,  // 84: tocsin.v1.ListService.Publish:input_type -> tocsin.v1.PublishRequest
+	46,  // 85: tocsin.v1.FederationService.Follow:input_type -> tocsin.v1.FollowRequest
+	48,  // 86: tocsin.v1.FederationService.Unfollow:input_type -> tocsin.v1.UnfollowRequest
+	50,  // 87: tocsin.v1.FederationService.FollowAnew:input_type -> tocsin.v1.FollowAnewRequest
+	52,  // 88: tocsin.v1.FederationService.ListFollows:input_type -> tocsin.v1.ListFollowsRequest
+	55,  // 89: tocsin.v1.FederationService.ListFollowers:input_type -> tocsin.v1.ListFollowersRequest
+	57,  // 90: tocsin.v1.FederationService.DecideFollower:input_type -> tocsin.v1.DecideFollowerRequest
+	60,  // 91: tocsin.v1.FederationService.ListPeers:input_type -> tocsin.v1.ListPeersRequest
+	63,  // 92: tocsin.v1.FederationService.GetOutbox:input_type -> tocsin.v1.GetOutboxRequest
+	66,  // 93: tocsin.v1.FederationService.Verify:input_type -> tocsin.v1.VerifyRequest
+	68,  // 94: tocsin.v1.FederationService.Inspect:input_type -> tocsin.v1.InspectRequest
+	71,  // 95: tocsin.v1.FederationService.ListKeys:input_type -> tocsin.v1.ListKeysRequest
+	73,  // 96: tocsin.v1.FederationService.RotateKey:input_type -> tocsin.v1.RotateKeyRequest
+	76,  // 97: tocsin.v1.AdminService.CreateToken:input_type -> tocsin.v1.CreateTokenRequest
+	78,  // 98: tocsin.v1.AdminService.ListTokens:input_type -> tocsin.v1.ListTokensRequest
+	80,  // 99: tocsin.v1.AdminService.RevokeToken:input_type -> tocsin.v1.RevokeTokenRequest
+	82,  // 100: tocsin.v1.AdminService.GetStatus:input_type -> tocsin.v1.GetStatusRequest
+	84,  // 101: tocsin.v1.AdminService.Backup:input_type -> tocsin.v1.BackupRequest
+	10,  // 102: tocsin.v1.LookupService.Lookup:output_type -> tocsin.v1.LookupResponse
+	13,  // 103: tocsin.v1.LookupService.LookupMedia:output_type -> tocsin.v1.LookupMediaResponse
+	17,  // 104: tocsin.v1.LookupService.LookupStream:output_type -> tocsin.v1.LookupStreamResponse
+	20,  // 105: tocsin.v1.ListService.CreateList:output_type -> tocsin.v1.CreateListResponse
+	22,  // 106: tocsin.v1.ListService.RemoveList:output_type -> tocsin.v1.RemoveListResponse
+	24,  // 107: tocsin.v1.ListService.GetList:output_type -> tocsin.v1.GetListResponse
+	26,  // 108: tocsin.v1.ListService.ListLists:output_type -> tocsin.v1.ListListsResponse
+	28,  // 109: tocsin.v1.ListService.Submit:output_type -> tocsin.v1.SubmitResponse
+	30,  // 110: tocsin.v1.ListService.Retract:output_type -> tocsin.v1.RetractResponse
+	33,  // 111: tocsin.v1.ListService.ListEntries:output_type -> tocsin.v1.ListEntriesResponse
+	36,  // 112: tocsin.v1.ListService.Import:output_type -> tocsin.v1.ImportResponse
+	39,  // 113: tocsin.v1.ListService.Export:output_type -> tocsin.v1.ExportResponse
+	41,  // 114: tocsin.v1.ListService.Watch:output_type -> tocsin.v1.WatchResponse
+	43,  // 115: tocsin.v1.ListService.Publish:output_type -> tocsin.v1.PublishResponse
+	47,  // 116: tocsin.v1.FederationService.Follow:output_type -> tocsin.v1.FollowResponse
+	49,  // 117: tocsin.v1.FederationService.Unfollow:output_type -> tocsin.v1.UnfollowResponse
+	51,  // 118: tocsin.v1.FederationService.FollowAnew:output_type -> tocsin.v1.FollowAnewResponse
+	53,  // 119: tocsin.v1.FederationService.ListFollows:output_type -> tocsin.v1.ListFollowsResponse
+	56,  // 120: tocsin.v1.FederationService.ListFollowers:output_type -> tocsin.v1.ListFollowersResponse
+	58,  // 121: tocsin.v1.FederationService.DecideFollower:output_type -> tocsin.v1.DecideFollowerResponse
+	61,  // 122: tocsin.v1.FederationService.ListPeers:output_type -> tocsin.v1.ListPeersResponse
+	64,  // 123: tocsin.v1.FederationService.GetOutbox:output_type -> tocsin.v1.GetOutboxResponse
+	67,  // 124: tocsin.v1.FederationService.Verify:output_type -> tocsin.v1.VerifyResponse
+	69,  // 125: tocsin.v1.FederationService.Inspect:output_type -> tocsin.v1.InspectResponse
+	72,  // 126: tocsin.v1.FederationService.ListKeys:output_type -> tocsin.v1.ListKeysResponse
+	74,  // 127: tocsin.v1.FederationService.RotateKey:output_type -> tocsin.v1.RotateKeyResponse
+	77,  // 128: tocsin.v1.AdminService.CreateToken:output_type -> tocsin.v1.CreateTokenResponse
+	79,  // 129: tocsin.v1.AdminService.ListTokens:output_type -> tocsin.v1.ListTokensResponse
+	81,  // 130: tocsin.v1.AdminService.RevokeToken:output_type -> tocsin.v1.RevokeTokenResponse
+	83,  // 131: tocsin.v1.AdminService.GetStatus:output_type -> tocsin.v1.GetStatusResponse
+	85,  // 132: tocsin.v1.AdminService.Backup:output_type -> tocsin.v1.BackupResponse
+	102, // [102:133] is the sub-list for method output_type
+	71,  // [71:102] is the sub-list for method input_type
+	71,  // [71:71] is the sub-list for extension type_name
+	71,  // [71:71] is the sub-list for extension extendee
+	0,   // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_v1_tocsin_proto_init() }
@@ -6357,14 +6471,14 @@ func file_tocsin_v1_tocsin_proto_init() {
 		return
 	}
 	file_tocsin_v1_tocsin_proto_msgTypes[1].OneofWrappers = []any{}
-	file_tocsin_v1_tocsin_proto_msgTypes[20].OneofWrappers = []any{}
+	file_tocsin_v1_tocsin_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_v1_tocsin_proto_rawDesc), len(file_tocsin_v1_tocsin_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   81,
+			NumMessages:   82,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
