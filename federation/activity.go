@@ -28,6 +28,32 @@ var statementContext = []any{
 	},
 }
 
+// vouchContext is that of statements that vouch for an issuer. The others keep theirs: those
+// who read them have not seen these names.
+var vouchContext = []any{
+	"https://www.w3.org/ns/activitystreams",
+	"https://w3id.org/security/data-integrity/v2",
+	map[string]string{
+		"tocsin": namespace, "Vouch": "tocsin:Vouch", "Label": "tocsin:Label", "amount": "tocsin:amount", "depth": "tocsin:depth", "nonce": "tocsin:nonce",
+	},
+}
+
+// relationship is the object of an Add by which an issuer vouches for another. The type of
+// ActivityStreams comes first, for servers that know no other.
+type relationship struct {
+	Type         []string `json:"type"`
+	Subject      string   `json:"subject"`
+	Object       string   `json:"object"`
+	Relationship string   `json:"relationship"`
+	Amount       uint8    `json:"amount"`
+	Depth        uint8    `json:"depth"`
+	StartTime    string   `json:"startTime,omitempty"`
+	Tag          []label  `json:"tag,omitempty"`
+}
+
+// vouchesFor is the relationship in which an issuer is to whom it vouches for.
+const vouchesFor = namespace + "vouchesFor"
+
 // activity is what a statement looks like on the wire. Fields are in no order
 // that matters: what is signed is the canonical form.
 type activity struct {
@@ -69,6 +95,7 @@ var additions = map[string]struct {
 	"Accounts":      {hashlist.AddAccounts, "Collection", "items"},
 	"Instances":     {hashlist.AddInstances, "Collection", "domains"},
 	"ContentNotice": {hashlist.AddContent, "Document", "url"},
+	"Vouch":         {hashlist.Vouch, "Relationship", ""},
 }
 
 // retracted is the object of an Undo that withdraws single hashes or subjects.
@@ -150,6 +177,11 @@ func (i *Issuer) Seal(s hashlist.Statement) (hashlist.Record, error) {
 	switch s.Kind {
 	case hashlist.AddHashes, hashlist.AddAccounts, hashlist.AddInstances, hashlist.AddContent:
 		a.Type, a.Object = "Add", i.addition(&s)
+	case hashlist.Vouch:
+		if s.Vouch == nil {
+			return hashlist.Record{}, errors.New("statement vouches for nobody")
+		}
+		a.Context, a.Type, a.Object = vouchContext, "Add", i.vouching(&s)
 	case hashlist.Confirmation:
 		a.Type, a.Object = "Announce", s.About
 	case hashlist.Dispute:
@@ -221,6 +253,17 @@ func (i *Issuer) addition(s *hashlist.Statement) addition {
 		v.Domains = s.Subjects
 	case hashlist.AddContent:
 		v.URL = s.Subjects
+	}
+	return v
+}
+
+func (i *Issuer) vouching(s *hashlist.Statement) relationship {
+	v := relationship{
+		Type: []string{"Relationship", "Vouch"}, Subject: i.actor, Object: s.Vouch.Object, Relationship: vouchesFor,
+		Amount: s.Vouch.Amount, Depth: s.Vouch.Depth, Tag: i.labels(s.Labels),
+	}
+	if !s.Vouch.From.IsZero() {
+		v.StartTime = s.Vouch.From.Format(time.RFC3339)
 	}
 	return v
 }

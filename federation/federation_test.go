@@ -81,7 +81,7 @@ func anyHash(t *rapid.T) hashlist.Hash {
 func anyStatement(t *rapid.T) hashlist.Statement {
 	s := hashlist.Statement{
 		List:   "https://hashes.example/lists/csam",
-		Kind:   hashlist.Kind(rapid.IntRange(int(hashlist.AddHashes), int(hashlist.Dispute)).Draw(t, "kind")),
+		Kind:   hashlist.Kind(rapid.IntRange(int(hashlist.AddHashes), int(hashlist.Vouch)).Draw(t, "kind")),
 		Reason: rapid.SampledFrom([]string{"", "reported", "<script>&\"\\\u2028 \U0001f514\n\té"}).Draw(t, "reason"),
 	}
 	names := func() []string {
@@ -122,6 +122,15 @@ func anyStatement(t *rapid.T) hashlist.Statement {
 		terms()
 	case hashlist.Confirmation, hashlist.Dispute:
 		s.About = "https://other.example/statements/x"
+	case hashlist.Vouch:
+		s.Labels = names()
+		s.Vouch = &hashlist.Vouching{
+			Object: "https://other.example/users/bob", Amount: rapid.Uint8Range(1, hashlist.MostBelief).Draw(t, "amount"),
+			Depth: rapid.Uint8Range(0, hashlist.MaxDepth).Draw(t, "depth"),
+		}
+		if rapid.Bool().Draw(t, "begins") {
+			s.Vouch.From = time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
+		}
 	case hashlist.Retraction:
 		s.Retracts = "https://hashes.example/statements/x"
 		switch rapid.IntRange(0, 3).Draw(t, "what") {
@@ -499,6 +508,7 @@ func FuzzOpen(f *testing.F) {
 		{Kind: hashlist.AddContent, Subjects: []string{"https://bad.example/media/1.png?size=full%20"}},
 		{Kind: hashlist.Confirmation, About: "https://other.example/statements/x"},
 		{Kind: hashlist.Dispute, About: "https://other.example/statements/x", Reason: "it is a painting"},
+		{Kind: hashlist.Vouch, Labels: []string{"csam"}, Vouch: &hashlist.Vouching{Object: "https://other.example/users/bob", Amount: 120, Depth: 1, From: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)}},
 		{Kind: hashlist.DefineList, Definition: &hashlist.Definition{Name: "csam", Audience: hashlist.Local, Action: hashlist.Reject, Radii: hashlist.DefaultRadii}},
 	} {
 		s.List = "https://hashes.example/lists/csam"
@@ -529,6 +539,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"type":"Add","object":{"type":["Document","ContentNotice"],"url":["https://b.example/1.png?x=%20"]}}`))
 	f.Add([]byte(`{"type":"Announce","object":"https://b.example/statements/x","endTime":"2026-11-22T12:00:00Z"}`))
 	f.Add([]byte(`{"type":"Flag","object":"https://b.example/statements/x","summary":"no"}`))
+	f.Add([]byte(`{"type":"Add","actor":"https://a.example/u","object":{"type":["Relationship","Vouch"],"subject":"https://a.example/u","object":"https://b.example/u","relationship":"https://tocsin-fed.github.io/ns#vouchesFor","amount":40,"depth":0,"tag":[]}}`))
 	f.Add([]byte(`{"type":"Offer","object":{}}`))
 	f.Add([]byte(`{"type":"Update","object":{"type":"HashList","radius":{"pdq":31}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {

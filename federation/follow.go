@@ -159,7 +159,7 @@ func (n *Node) heedLocked(s *subscription) {
 	if s.f.State == FollowAsked || s.f.State == FollowEnded {
 		most = 0
 	}
-	n.cfg.Lists.Heed(s.f.List, most)
+	n.cfg.Lists.Heed(s.f.List, most, hashlist.DirectBelief(most))
 }
 
 // begin sees to it that a list is attended to.

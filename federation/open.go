@@ -113,16 +113,19 @@ func parse(document []byte) (s hashlist.Statement, unknown, err error) {
 		m := newObject(o.values["object"])
 		name, known := m.addition()
 		if m.err == nil && !known {
-			unknown = fmt.Errorf("%w: what is added is none of MediaHashes, Accounts, Instances and ContentNotice", ErrUnknownKind)
+			unknown = fmt.Errorf("%w: what is added is none of MediaHashes, Accounts, Instances, ContentNotice and Vouch", ErrUnknownKind)
 			break
 		}
 		s.Kind = additions[name].kind
-		if s.Kind == hashlist.AddHashes {
-			s.Hashes = m.hashes()
-		} else {
-			s.Subjects = m.texts(additions[name].member)
+		switch s.Kind {
+		case hashlist.AddHashes:
+			s.Hashes, s.Action = m.hashes(), m.action()
+		case hashlist.Vouch:
+			s.Vouch = m.vouching(s.Issuer)
+		default:
+			s.Subjects, s.Action = m.texts(additions[name].member), m.action()
 		}
-		s.Labels, s.Action = m.labels(), m.action()
+		s.Labels = m.labels()
 		o.take(m)
 	case "Announce":
 		s.Kind, s.About = hashlist.Confirmation, o.text("object")
@@ -182,6 +185,30 @@ func (o *object) addition() (name string, known bool) {
 		}
 	}
 	return name, known
+}
+
+// vouching reads for whom the issuer vouches, and how far. Nobody says
+// in whom another believes.
+func (o *object) vouching(issuer string) *hashlist.Vouching {
+	v := &hashlist.Vouching{Object: o.text("object"), Amount: o.small("amount"), Depth: o.small("depth")}
+	if subject := o.text("subject"); subject != issuer {
+		o.fail("it is about whom %.200q believes, and said by %.200q", subject, issuer)
+	}
+	if r := o.text("relationship"); r != vouchesFor {
+		o.fail("the relationship %.200q is not %s", r, vouchesFor)
+	}
+	if o.has("startTime") {
+		v.From = o.time("startTime")
+	}
+	return v
+}
+
+// small returns a whole number of at most 255, which must be there.
+func (o *object) small(name string) (n uint8) {
+	if v := o.values[name]; v == nil || json.Unmarshal(v, &n) != nil || string(v) == "null" {
+		o.fail("%s is not a small whole number", name)
+	}
+	return n
 }
 
 // take makes the failure of a part one of the whole.

@@ -17,8 +17,9 @@ func (l *Lists) OnBehalf(list string) {
 	}
 	f.behalf[f.intern(list)] = true
 	if v := f.lists[list]; v != nil {
-		v.origin, v.most = v.iri, f.heeded[list]
+		v.origin, v.most, v.direct, v.relied = v.iri, f.heeded[list], f.directs[list], f.relied[list]
 		f.widen()
+		f.retrust()
 	}
 }
 

@@ -31,7 +31,7 @@ func TestOnBehalf(t *testing.T) {
 				for _, name := range []string{"source", "harmless-there"} {
 					l.OnBehalf(origin + "/lists/" + name)
 					l.OnBehalf(origin + "/lists/" + name) // again changes nothing
-					l.Heed(origin+"/lists/"+name, c.most)
+					l.Heed(origin+"/lists/"+name, c.most, DirectBelief(c.most))
 				}
 			}
 			if early {

@@ -10,11 +10,12 @@ import (
 // The versions of the binary form. The form is what a store keeps
 // beside the signed bytes, so that a node with ten million hashes starts
 // without reading ten million hashes from JSON; it never travels. Statements with
-// subjects, or about another, have the second form, and all others the first, so that an
-// older program reads what it understands and refuses the rest.
+// subjects, or about another, have the second form, those that vouch for an issuer the third, and
+// all others the first, so that an older program reads what it understands and refuses the rest.
 const (
 	encoding        = 1
 	encodingSubject = 2 // with Subjects and About behind the hashes
+	encodingVouch   = 3 // with the Vouching behind the hashes
 )
 
 // AppendBinary appends the binary form of s, which UnmarshalBinary reads. It
@@ -40,6 +41,9 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 	version := byte(encoding)
 	if len(s.Subjects) > 0 || s.About != "" {
 		version = encodingSubject
+	}
+	if s.Vouch != nil {
+		version = encodingVouch
 	}
 	b = append(b, version, byte(s.Kind))
 	text(s.ID)
@@ -73,6 +77,11 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 		texts(s.Subjects)
 		text(s.About)
 	}
+	if v := s.Vouch; version == encodingVouch {
+		text(v.Object)
+		b = append(b, v.Amount, v.Depth)
+		moment(v.From)
+	}
 	return b, nil
 }
 
@@ -82,11 +91,11 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 func (s *Statement) UnmarshalBinary(data []byte) error {
 	d := decoder{rest: data}
 	version := d.byte()
-	if d.err == nil && version != encoding && version != encodingSubject {
-		return fmt.Errorf("statement is encoded in version %d, this program reads versions up to %d", version, encodingSubject)
+	if d.err == nil && version != encoding && version != encodingSubject && version != encodingVouch {
+		return fmt.Errorf("statement is encoded in version %d, this program reads versions up to %d", version, encodingVouch)
 	}
 	*s = Statement{Kind: Kind(d.byte())}
-	if d.err == nil && (s.Kind < AddHashes || s.Kind > Dispute) {
+	if d.err == nil && (s.Kind < AddHashes || s.Kind > Vouch) {
 		return fmt.Errorf("statement is of kind %d, which this program does not know: a newer one wrote it", s.Kind)
 	}
 	s.ID, s.Issuer, s.List = d.text(), d.text(), d.text()
@@ -123,6 +132,9 @@ func (s *Statement) UnmarshalBinary(data []byte) error {
 		if len(s.Subjects) == 0 && s.About == "" {
 			d.fail() // it has the first form: a statement has one
 		}
+	}
+	if version == encodingVouch {
+		s.Vouch = &Vouching{Object: d.text(), Amount: d.byte(), Depth: d.byte(), From: d.moment()}
 	}
 	if d.err == nil && len(d.rest) > 0 {
 		d.fail()

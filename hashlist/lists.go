@@ -225,11 +225,14 @@ func (l *Lists) write(batch []request) {
 	l.mu.Lock()
 	now := l.steady()
 	l.fold.lapse(now)
+	related := l.fold.trust.generation
 	for i := range records {
 		l.fold.merge(seqs[i], &records[i].Statement, now)
 		l.seq = max(l.seq, seqs[i])
 	}
-	l.changed()
+	if l.changed(); related != l.fold.trust.generation {
+		l.changed("") // whoever is believed now may have listed anything
+	}
 	close(l.grown)
 	l.grown = make(chan struct{})
 	l.mu.Unlock()

@@ -222,6 +222,13 @@ func modelFold(world []Statement, now time.Time) string {
 			}
 		case Confirmation, Dispute:
 			say(nil, "%v of %s on %s until=%d by %s\n", s.Kind, s.About, s.List, until, s.ID)
+		case Vouch:
+			from := s.Published
+			if !s.Vouch.From.IsZero() {
+				from = s.Vouch.From
+			}
+			say(nil, "vouch for %s on %s labels=%v amount=%d depth=%d from=%d until=%d by %s\n",
+				s.Vouch.Object, s.List, s.Labels, s.Vouch.Amount, s.Vouch.Depth, from.Unix(), until, s.ID)
 		}
 	}
 	for iri, s := range latest {

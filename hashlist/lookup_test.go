@@ -40,7 +40,7 @@ func TestLookupAgainstModel(t *testing.T) {
 		for i := range len(world) + 1 {
 			if i == at {
 				for list, most := range heeded {
-					l.Heed(list, most)
+					l.Heed(list, most, DirectBelief(most))
 				}
 				for issuer, spans := range voids {
 					if err := l.Void(t.Context(), issuer, spans); err != nil {
@@ -300,8 +300,8 @@ func TestVerdictsOfOthers(t *testing.T) {
 			}
 			defer l.Close()
 			for _, o := range []string{a, b, own} {
-				l.Heed(o+"/lists/ban", VerdictReject) // before anything is known of them
-				l.Heed(o+"/lists/harmless", VerdictAllow)
+				l.Heed(o+"/lists/ban", VerdictReject, DirectBelief(VerdictReject)) // before anything is known of them
+				l.Heed(o+"/lists/harmless", VerdictAllow, DirectBelief(VerdictAllow))
 				apply(t, l, at(o, define("ban", Reject)), at(o, define("harmless", Accept)))
 			}
 			apply(t, l, c.statements...)

@@ -17,8 +17,8 @@ import (
 //     there are no two versions of one.
 //   - A retraction acts on the statement it names if both have the same issuer
 //     and list, whether it comes before or after it. It is never undone: a hash or
-//     subject is listed again by a new statement. Part of a definition, a confirmation
-//     or a dispute there is not: naming one retracts all of a definition, and nothing of
+//     subject is listed again by a new statement. Part of a definition, a confirmation,
+//     a dispute or a vouching there is not: naming one retracts all of a definition, and nothing of
 //     the others.
 //   - Of several definitions of a list the latest counts, by (published, id). That it is of
 //     partner data is said once and for all.
@@ -33,7 +33,7 @@ type fold struct {
 	lists    map[string]*list       // by IRI
 	tombs    map[tombKey]*tomb      // what was retracted, before or after it came
 	points   [SHA256 + 1]points     // the distinct hashes in force
-	texts    [textual]exact[string] // the distinct subjects in force, and what opinions are about
+	texts    [textual]exact[string] // the distinct subjects in force, what opinions are about, and who is vouched for
 	owners   [tables][]owner        // by the IDs in points and texts: the first posting of each
 	postings []posting
 	free     map[uint32][]uint32 // by length: blocks of postings to use again
@@ -44,7 +44,10 @@ type fold struct {
 	heeded   map[string]Verdict // by IRI: lists of other origins, also such as nothing is known of
 	behalf   map[string]bool    // by IRI: lists of this origin that are kept for others, see OnBehalf
 	voids    map[string][]span  // by issuer
-	ids      []bktree.ID        // of post
+	directs  map[string]uint8   // by IRI, as heeded: the belief that following gives
+	relied   map[string]bool    // by IRI: lists of other origins that are heeded for whom they vouch for alone
+	trust    trust
+	ids      []bktree.ID // of post
 }
 
 // owner is 1 + the number of a posting, 0 for none.
@@ -66,11 +69,11 @@ type posting struct {
 type table uint8
 
 const (
-	textual = int(Dispute-AddAccounts) + 1 // kinds that have texts
+	textual = int(Vouch-AddAccounts) + 1 // kinds that have texts
 	tables  = int(SHA256) + 1 + textual
 )
 
-// table is that of the texts of statements of kind k, AddAccounts to Dispute.
+// table is that of the texts of statements of kind k, AddAccounts to Vouch.
 func (k Kind) table() table { return table(SHA256) + 1 + table(k-AddAccounts) }
 
 // textsOf returns the texts of table in, which is not an algorithm's.
@@ -99,6 +102,8 @@ type list struct {
 	origin     string        // "" for this node's own; its own address if it is kept for somebody else
 	most       Verdict       // its matches come to no more; 0 if it is not heeded
 	partner    bool          // a definition of it, retracted or not, has the label PartnerData
+	direct     uint8         // belief in what it lists because it is followed
+	relied     bool          // who it vouches for counts, whatever most is
 	defs       []*definition // in no order; retracted by nothing that is not void
 	gone       []*definition // the retracted ones, which come back if that was void
 	current    *definition   // nil while there is none
@@ -118,7 +123,9 @@ func newFold() *fold {
 		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]*tomb{},
 		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
 		heeded: map[string]Verdict{}, behalf: map[string]bool{}, voids: map[string][]span{},
+		directs: map[string]uint8{}, relied: map[string]bool{},
 	}
+	f.trust.init()
 	for i := range f.texts {
 		f.texts[i].ids = map[string]bktree.ID{}
 	}
@@ -138,11 +145,14 @@ func (f *fold) intern(s string) string {
 func (f *fold) list(iri string) *list {
 	l := f.lists[iri]
 	if l == nil {
-		l = &list{iri: f.intern(iri), most: VerdictReject}
+		l = &list{iri: f.intern(iri), most: VerdictReject, direct: MostBelief}
 		if o, err := Origin(iri); f.own != "" && (err != nil || o != f.own) {
 			l.origin, l.most = f.intern(cmp.Or(o, iri)), f.heeded[iri]
 		} else if f.behalf[iri] {
 			l.origin, l.most = l.iri, f.heeded[iri]
+		}
+		if l.origin != "" {
+			l.direct, l.relied = f.directs[iri], f.relied[iri]
 		}
 		f.lists[l.iri] = l
 	}
@@ -170,6 +180,9 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	if !s.Expires.IsZero() {
 		v.expires = s.Expires.Unix()
 	}
+	if s.Kind == Vouch {
+		f.vouch(n, s)
+	}
 	v.void = within(v.published, f.voids[v.issuer])
 	f.byID[v.id] = n
 	f.stmts = append(f.stmts, v)
@@ -178,6 +191,7 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 		v.list.partner = v.list.partner || s.Definition.partner()
 		f.weigh(v.list, &definition{*s.Definition, n})
 		f.widen()
+		f.retrust()
 	default:
 		if v.expires != 0 && v.expires <= now.Unix() {
 			return // known, so that it stays known, but in force no more
@@ -195,6 +209,8 @@ func (s *Statement) says() (hashes []Hash, texts []string) {
 		return nil, s.Subjects
 	case Confirmation, Dispute:
 		return nil, []string{s.About}
+	case Vouch:
+		return nil, []string{s.Vouch.Object}
 	}
 	return nil, nil
 }
@@ -257,6 +273,9 @@ func (f *fold) link(i uint32, in table, point bktree.ID, kept bool) {
 	}
 	p.next = (*heads)[point]
 	(*heads)[point] = owner(i + 1)
+	if in == Vouch.table() {
+		f.relate(p.stmt, 1)
+	}
 }
 
 // linkAll puts the hashes of a block of postings that begins at first into force,
@@ -286,6 +305,7 @@ func (f *fold) retract(r *Statement) {
 	case s.kind == DefineList:
 		f.choose(s.list)
 		f.widen()
+		f.retrust()
 	case t.whole.act(f.voids[s.issuer]):
 		f.withdraw(n)
 	case len(r.Hashes)+len(r.Subjects) == 0:
@@ -336,6 +356,9 @@ func (f *fold) unpost(i uint32) {
 			f.textsOf(p.in).drop(p.point)
 		}
 	}
+	if p.in == Vouch.table() {
+		f.relate(p.stmt, -1)
+	}
 	p.in, p.next = 0, 0
 	s.grow(-1)
 	if s.live == 0 {
@@ -350,15 +373,30 @@ func (f *fold) release(s *stmt) {
 }
 
 // heed sets how far a list of another origin is heeded.
-func (f *fold) heed(iri string, most Verdict) {
+func (f *fold) heed(iri string, most Verdict, direct uint8) {
 	if most == 0 {
 		delete(f.heeded, iri)
+		delete(f.directs, iri)
 	} else {
-		f.heeded[iri] = most
+		f.heeded[iri], f.directs[iri] = most, direct
 	}
 	if l := f.lists[iri]; l != nil && l.origin != "" {
-		l.most = most
+		l.most, l.direct = most, direct
 		f.widen()
+		f.retrust()
+	}
+}
+
+// rely sets whether whom a list of another origin vouches for counts.
+func (f *fold) rely(iri string, relied bool) {
+	if relied {
+		f.relied[iri] = true
+	} else {
+		delete(f.relied, iri)
+	}
+	if l := f.lists[iri]; l != nil && l.origin != "" {
+		l.relied = relied
+		f.retrust()
 	}
 }
 

@@ -202,11 +202,38 @@ func (p *Policy) Validate() error {
 // nothing and nothing of it is reported. It need not be known yet. The node's own
 // lists are heeded fully, whatever is said here, but for those kept for others (OnBehalf). It is not part of the log: whoever opens
 // the lists says it again.
-func (l *Lists) Heed(list string, most Verdict) {
+//
+// direct, 0 to MostBelief, is how far those who write to the list are believed because it is followed, about what
+// stands on it and nowhere else. With 0 they are believed as far as they are vouched for, and no further.
+func (l *Lists) Heed(list string, most Verdict, direct uint8) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.fold.heed(list, min(most, VerdictReject))
+	l.fold.heed(list, min(most, VerdictReject), min(direct, MostBelief))
 	l.changed(list)
+}
+
+// DirectBelief is what Heed is told for a list that is followed without saying whom of
+// its issuers to believe: enough for what its matches may come to.
+func DirectBelief(most Verdict) uint8 {
+	switch most {
+	case VerdictReject:
+		return MostBelief
+	case VerdictHold:
+		return PartialBelief
+	case VerdictFlag:
+		return MarginalBelief
+	}
+	return 0
+}
+
+// Rely says whether this node believes what a list of another origin says of
+// other issuers: without it, and without Heed, whom it vouches for does not count. What else stands
+// on the list matches nothing because of this. It need not be known yet, and is not part of the log.
+func (l *Lists) Rely(list string, relied bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fold.rely(list, relied)
+	l.changed("")
 }
 
 // of returns what an action comes to. algorithms has a bit set for each

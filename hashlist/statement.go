@@ -35,12 +35,13 @@ const (
 	AddContent   Kind = 6 // puts posts and files on a list by their addresses: you may hold a copy of this
 	Confirmation Kind = 7 // says that a statement, of another issuer mostly, is right
 	Dispute      Kind = 8 // says that it is wrong
+	Vouch        Kind = 9 // says how far another issuer is to be believed
 )
 
-var kinds = [...]string{"", "add", "retraction", "list", "accounts", "instances", "content", "confirmation", "dispute"}
+var kinds = [...]string{"", "add", "retraction", "list", "accounts", "instances", "content", "confirmation", "dispute", "vouch"}
 
 // String returns add, retraction, list, accounts, instances, content,
-// confirmation or dispute.
+// confirmation, dispute or vouch.
 func (k Kind) String() string {
 	if k >= AddHashes && int(k) < len(kinds) {
 		return kinds[k]
@@ -146,7 +147,7 @@ type Statement struct {
 	Kind      Kind      //
 	Published time.Time // when it was made; UTC, whole seconds
 	Expires   time.Time // when it lapses; zero for never. Retractions and definitions do not.
-	Labels    []string  // beside those of the list, sorted; only where there are Hashes or Subjects
+	Labels    []string  // beside those of the list, sorted; only where there are Hashes or Subjects, and in a Vouch what it holds for
 	Action    Action    // zero for the list's; only where there are Hashes or Subjects
 	Reason    string    // for people; at most MaxReason bytes
 	Hashes    []Hash    // AddHashes: 1 to MaxHashes; Retraction: those withdrawn, none for all
@@ -155,6 +156,7 @@ type Statement struct {
 	Retracts  string    // Retraction: the ID of the statement withdrawn
 
 	Definition *Definition // DefineList only
+	Vouch      *Vouching   // Vouch only
 }
 
 // Validate reports the first way in which s breaks the bounds and shapes that
@@ -200,6 +202,9 @@ func (s *Statement) Validate() error {
 		}
 		seen[h] = struct{}{}
 	}
+	if s.Vouch != nil && s.Kind != Vouch {
+		return fmt.Errorf("a statement of kind %v vouches for nobody", s.Kind)
+	}
 	switch s.Kind {
 	case AddHashes:
 		return s.validateAdd()
@@ -211,6 +216,8 @@ func (s *Statement) Validate() error {
 		return s.validateSubjects()
 	case Confirmation, Dispute:
 		return s.validateOpinion()
+	case Vouch:
+		return s.validateVouch()
 	}
 	return fmt.Errorf("unknown kind of statement %d", s.Kind)
 }

@@ -36,7 +36,7 @@ func anyStatement(t *rapid.T, id int) Statement {
 		List:   fmt.Sprintf("%s/lists/%d", home(id), rapid.IntRange(0, 2).Draw(t, "list")),
 		Kind: rapid.SampledFrom([]Kind{
 			AddHashes, AddHashes, AddHashes, Retraction, Retraction, Retraction, DefineList,
-			AddAccounts, AddInstances, AddContent, Confirmation, Dispute,
+			AddAccounts, AddInstances, AddContent, Confirmation, Dispute, Vouch,
 		}).Draw(t, "kind"),
 		Published: epoch.Add(time.Duration(rapid.IntRange(0, 3).Draw(t, "published")) * time.Second),
 		Reason:    rapid.SampledFrom([]string{"", "because", "weil\nüber"}).Draw(t, "reason"),
@@ -82,6 +82,16 @@ func anyStatement(t *rapid.T, id int) Statement {
 	case Confirmation, Dispute:
 		other := rapid.IntRange(0, 29).Filter(func(n int) bool { return n != id }).Draw(t, "about")
 		s.About = fmt.Sprintf("%s/statements/%d", home(other), other)
+	case Vouch:
+		s.Labels = labels()
+		other := rapid.IntRange(0, 29).Filter(func(n int) bool { return home(n) != home(id) }).Draw(t, "object")
+		s.Vouch = &Vouching{
+			Object: fmt.Sprintf("%s/users/%d", home(other), rapid.IntRange(0, 2).Draw(t, "vouched for")),
+			Amount: rapid.Uint8Range(1, MostBelief).Draw(t, "amount"), Depth: rapid.Uint8Range(0, MaxDepth).Draw(t, "depth"),
+		}
+		if from := s.Published.Add(time.Duration(rapid.IntRange(-20, 200).Draw(t, "from")) * time.Second); s.Expires.IsZero() || s.Expires.After(from) {
+			s.Vouch.From = from
+		}
 	case Retraction:
 		other := rapid.IntRange(0, 29).Draw(t, "retracts")
 		if home(other) != home(id) { // nobody retracts across origins
@@ -141,7 +151,7 @@ func TestStatementBinary(t *testing.T) {
 		t.Errorf("another version: %v", err)
 	}
 	// A log that a newer program wrote is not read as if its kinds meant nothing.
-	for _, kind := range []byte{0, byte(Dispute) + 1, 255} {
+	for _, kind := range []byte{0, byte(Vouch) + 1, 255} {
 		if err := s.UnmarshalBinary([]byte{1, kind}); err == nil || !strings.Contains(err.Error(), "does not know") {
 			t.Errorf("kind %d: %v", kind, err)
 		}
@@ -156,6 +166,11 @@ func FuzzStatementBinary(f *testing.F) {
 	}
 	f.Add(b)
 	if b, err = (Statement{ID: "https://a.example/2", Kind: AddInstances, Published: epoch, Subjects: []string{"bad.example"}, About: "x"}).AppendBinary(nil); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	v := &Vouching{Object: "https://b.example/u", Amount: 40, Depth: 1, From: epoch}
+	if b, err = (Statement{ID: "https://a.example/3", Kind: Vouch, Published: epoch, Vouch: v}).AppendBinary(nil); err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
@@ -248,7 +263,7 @@ func TestStatementValidate(t *testing.T) {
 		{"not UTF-8", add(func(s *Statement) { s.Reason = "\xff" })},
 		{"control characters", add(func(s *Statement) { s.Reason = "\x1b[2J" })},
 		{"unknown action", add(func(s *Statement) { s.Action = 9 })},
-		{"unknown kind", add(func(s *Statement) { s.Kind = 9 })},
+		{"unknown kind", add(func(s *Statement) { s.Kind = 10 })},
 		{"nothing but hashes", add(func(s *Statement) { s.Retracts = origin + "/statements/0" })},
 		{"cannot be retracted from", undo(func(s *Statement) { s.Retracts = "https://other.example/statements/0" })},
 		{"nothing but hashes", undo(func(s *Statement) { s.Labels = []string{"a"} })},

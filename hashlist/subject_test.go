@@ -101,6 +101,8 @@ func TestSubjectsValidate(t *testing.T) {
 			s.Retracts, s.Subjects = origin+"/statements/0", []string{"bad.example", "https://bad.example/1"}
 		case Confirmation, Dispute:
 			s.About = foreign + "/statements/1"
+		case Vouch:
+			s.Vouch = &Vouching{Object: foreign + "/users/b", Amount: 1}
 		case AddHashes:
 			s.Hashes = []Hash{hashAt(t, PDQ)}
 		case DefineList:
@@ -111,7 +113,7 @@ func TestSubjectsValidate(t *testing.T) {
 		}
 		return s
 	}
-	for kind := AddHashes; kind <= Dispute; kind++ {
+	for kind := AddHashes; kind <= Vouch; kind++ {
 		s := of(kind, nil)
 		if err := s.Validate(); err != nil {
 			t.Errorf("%v: %v", kind, err)

@@ -137,9 +137,9 @@ func (t *tomb) hash(h Hash) moments {
 }
 
 // text returns when a text of a statement of the given kind was retracted by itself.
-// Confirmations and disputes are retracted whole.
+// Confirmations, disputes and vouchings are retracted whole.
 func (t *tomb) text(kind Kind, text string) moments {
-	if t == nil || kind == Confirmation || kind == Dispute {
+	if t == nil || kind >= Confirmation {
 		return nil
 	}
 	return t.subjects[text]
@@ -333,6 +333,7 @@ func (f *fold) annul(issuer string, spans []span, have map[string]Statement, now
 		f.choose(l)
 	}
 	f.widen()
+	f.retrust()
 }
 
 // annul says whether s is void. What is void stays in the index, so that it can

@@ -64,13 +64,17 @@ func acting(f *fold, now time.Time) string {
 			})
 		})
 	}
-	for kind := AddAccounts; kind <= Dispute; kind++ {
+	for kind := AddAccounts; kind <= Vouch; kind++ {
 		f.textsOf(kind.table()).all(func(id bktree.ID, text string) {
 			for o := f.owners[kind.table()][id]; o != 0; o = f.postings[o-1].next {
 				switch s := &f.stmts[f.postings[o-1].stmt]; {
 				case !s.stands(now.Unix()):
 				case kind == Confirmation || kind == Dispute:
 					lines = append(lines, fmt.Sprintf("%v of %s on %s until=%d by %s\n", kind, text, s.list.iri, s.expires, s.id))
+				case kind == Vouch:
+					v := f.trust.said[f.postings[o-1].stmt]
+					lines = append(lines, fmt.Sprintf("vouch for %s on %s labels=%v amount=%d depth=%d from=%d until=%d by %s\n",
+						text, s.list.iri, s.labels, v.amount, v.depth, v.from, s.expires, s.id))
 				default:
 					lines = append(lines, fmt.Sprintf("%v %s on %s labels=%v action=%v until=%d by %s\n", kind, text, s.list.iri, s.labels, s.action, s.expires, s.id))
 				}
@@ -186,22 +190,22 @@ func TestHeedAndVoid(t *testing.T) {
 	if r := l.fold.radius[PDQ]; r != 0 {
 		t.Errorf("a list that is not heeded has lookups search as far as %d", r)
 	}
-	l.Heed(a.List, VerdictAllow)
+	l.Heed(a.List, VerdictAllow, DirectBelief(VerdictAllow))
 	verdict(VerdictAllow, 2)
-	l.Heed(a.List, VerdictFlag)
+	l.Heed(a.List, VerdictFlag, DirectBelief(VerdictFlag))
 	verdict(VerdictFlag, 2)
-	l.Heed(a.List, 99)
+	l.Heed(a.List, 99, DirectBelief(99))
 	verdict(VerdictReject, 2)
 	if v, _ := l.List(a.List); v.Most != VerdictReject {
 		t.Errorf("%+v", v)
 	}
-	l.Heed(origin+"/lists/own", 0) // of no effect: it is our own
+	l.Heed(origin+"/lists/own", 0, DirectBelief(0)) // of no effect: it is our own
 	own := add("own", hashAt(t, PDQ))
 	apply(t, l, define("own", Filter), own)
-	l.Heed(own.List, 0)
-	l.Heed(a.List, 0)
+	l.Heed(own.List, 0, DirectBelief(0))
+	l.Heed(a.List, 0, DirectBelief(0))
 	verdict(VerdictFlag, 1)
-	l.Heed(a.List, VerdictReject)
+	l.Heed(a.List, VerdictReject, DirectBelief(VerdictReject))
 
 	thief := Span{From: epoch.Add(5 * time.Second), Until: epoch.Add(15 * time.Second)}
 	apply(t, l, gone, b, other)
@@ -299,7 +303,7 @@ func TestVoidWhileBusy(t *testing.T) {
 	wg.Go(func() {
 		for i := range n {
 			l.Lookup(probe(hashAt(t, PDQ, i)))
-			l.Heed(origin+"/lists/ban", VerdictHold)
+			l.Heed(origin+"/lists/ban", VerdictHold, DirectBelief(VerdictHold))
 		}
 	})
 	for range 2 {

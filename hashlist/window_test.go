@@ -235,11 +235,15 @@ func TestWindowHearsOfEveryChange(t *testing.T) {
 		want   hashlist.Verdict
 	}{
 		{"a list is heeded from now on", func(w *world) string { return w.ban(theirs, picture(t, 1, 5)) },
-			func(w *world, _ string) { w.lists.Heed(theirs, hashlist.VerdictReject) }, hashlist.VerdictReject},
+			func(w *world, _ string) {
+				w.lists.Heed(theirs, hashlist.VerdictReject, hashlist.DirectBelief(hashlist.VerdictReject))
+			}, hashlist.VerdictReject},
 		{"a list is heeded more than before", func(w *world) string {
-			w.lists.Heed(theirs, hashlist.VerdictFlag)
+			w.lists.Heed(theirs, hashlist.VerdictFlag, hashlist.DirectBelief(hashlist.VerdictFlag))
 			return w.ban(theirs, picture(t, 1, 5))
-		}, func(w *world, _ string) { w.lists.Heed(theirs, hashlist.VerdictHold) }, hashlist.VerdictHold},
+		}, func(w *world, _ string) {
+			w.lists.Heed(theirs, hashlist.VerdictHold, hashlist.DirectBelief(hashlist.VerdictHold))
+		}, hashlist.VerdictHold},
 		{"a radius grows", func(w *world) string {
 			d := definition("refused")
 			d.Radii[hashlist.PDQ] = 4

@@ -30,7 +30,7 @@ func (f *fold) write(w io.Writer, now time.Time) error {
 			}
 		})
 	}
-	for kind := AddAccounts; kind <= Dispute; kind++ {
+	for kind := AddAccounts; kind <= Vouch; kind++ {
 		f.textsOf(kind.table()).all(func(id bktree.ID, text string) {
 			for o := f.owners[kind.table()][id]; o != 0; o = f.postings[o-1].next {
 				s := &f.stmts[f.postings[o-1].stmt]
@@ -38,6 +38,10 @@ func (f *fold) write(w io.Writer, now time.Time) error {
 				case f.postings[o-1].kept || s.expires != 0 && s.expires <= now.Unix():
 				case kind == Confirmation || kind == Dispute:
 					lines = append(lines, fmt.Sprintf("%v of %s on %s until=%d by %s\n", kind, text, s.list.iri, s.expires, s.id))
+				case kind == Vouch:
+					v := f.trust.said[f.postings[o-1].stmt]
+					lines = append(lines, fmt.Sprintf("vouch for %s on %s labels=%v amount=%d depth=%d from=%d until=%d by %s\n",
+						text, s.list.iri, s.labels, v.amount, v.depth, v.from, s.expires, s.id))
 				default:
 					lines = append(lines, fmt.Sprintf("%v %s on %s labels=%v action=%v until=%d by %s\n",
 						kind, text, s.list.iri, s.labels, s.action, s.expires, s.id))
