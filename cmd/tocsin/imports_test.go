@@ -23,22 +23,24 @@ var mayImport = map[string][]string{
 	"hashlist":           {"bktree"}, // alone, so that the index can change its inside unnoticed
 	"hashlist/imagehash": {"hashlist"},
 	"exchange":           {"hashlist"},
+	"exchange/source":    {"exchange", "hashlist"}, // is handed the guarded client: it needs nothing else of federation
 	"federation":         {"hashlist"},
 	"platform":           {"hashlist"}, // reaches the operator's own servers; what it does there is its alone to do
 	"report":             {},           // of nothing but facts that it is given
 	"revisit":            {"hashlist"},
-	"store":              {"federation", "hashlist", "platform", "report", "revisit"},
+	"store":              {"exchange/source", "federation", "hashlist", "platform", "report", "revisit"}, // keeps what they remember, as they define it
 	"proto/tocsin/v1":    {},
-	"server":             {"exchange", "federation", "hashlist", "hashlist/imagehash", "proto/tocsin/v1"},
+	"server":             {"exchange", "exchange/source", "federation", "hashlist", "hashlist/imagehash", "proto/tocsin/v1"},
 }
 
 // testsMayImport is what the test files of a package may import beyond
 // mayImport. What rests on a database is tested on a real one, not on a stand-in for it.
 var testsMayImport = map[string][]string{
-	"federation": {"store"},
-	"platform":   {"store"},
-	"hashlist":   {"store"},
-	"server":     {"store"},
+	"exchange/source": {"federation", "store"}, // over its real client, and signed by a real issuer
+	"federation":      {"store"},
+	"server":          {"store"},
+	"platform":        {"store"},
+	"hashlist":        {"store"},
 }
 
 // onlyIn keeps what is heavy or dangerous to link in the one package that is its
