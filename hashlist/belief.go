@@ -122,11 +122,11 @@ func (l *Lists) Vouchings(issuer, object string) []Statement {
 	var all []Statement
 	of := func(v uint32) {
 		for _, n := range f.trust.in[v] {
-			s := &f.stmts[n]
+			s := &f.stmts[n.stmt]
 			if issuer != "" && s.issuer != issuer || !s.stands(now) || s.list.current == nil || s.list.most == 0 && !s.list.relied {
 				continue
 			}
-			said, d := s.terms(), f.trust.said[n]
+			said, d := s.terms(), n
 			said.Vouch = &Vouching{Object: f.trust.names[v], Amount: d.amount, Depth: d.depth, From: time.Unix(d.from, 0).UTC()}
 			all = append(all, said)
 		}
