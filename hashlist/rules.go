@@ -40,4 +40,6 @@ type Rules interface {
 	// false if none does. A rule that fails or takes too long does not apply. It may be
 	// called concurrently.
 	Apply(*Facts) (Verdict, string, bool)
+	// Text is a rule as it stands, for the audit log; "" for one that there is not.
+	Text(name string) string
 }

@@ -22,25 +22,24 @@ var mayImport = map[string][]string{
 	"bktree":             {},
 	"hashlist":           {"bktree"}, // alone, so that the index can change its inside unnoticed
 	"hashlist/imagehash": {"hashlist"},
+	"hashlist/rules":     {"hashlist"}, // so that the heart does not link a compiler
 	"exchange":           {"hashlist"},
-	"exchange/source":    {"exchange", "hashlist"}, // is handed the guarded client: it needs nothing else of federation
 	"federation":         {"hashlist"},
 	"platform":           {"hashlist"}, // reaches the operator's own servers; what it does there is its alone to do
 	"report":             {},           // of nothing but facts that it is given
 	"revisit":            {"hashlist"},
-	"store":              {"exchange/source", "federation", "hashlist", "platform", "report", "revisit"}, // keeps what they remember, as they define it
+	"store":              {"federation", "hashlist", "platform", "report", "revisit"},
 	"proto/tocsin/v1":    {},
-	"server":             {"exchange", "exchange/source", "federation", "hashlist", "hashlist/imagehash", "proto/tocsin/v1"},
+	"server":             {"exchange", "federation", "hashlist", "hashlist/imagehash", "hashlist/rules", "proto/tocsin/v1"},
 }
 
 // testsMayImport is what the test files of a package may import beyond
 // mayImport. What rests on a database is tested on a real one, not on a stand-in for it.
 var testsMayImport = map[string][]string{
-	"exchange/source": {"federation", "store"}, // over its real client, and signed by a real issuer
-	"federation":      {"store"},
-	"server":          {"store"},
-	"platform":        {"store"},
-	"hashlist":        {"store"},
+	"federation": {"store"},
+	"platform":   {"store"},
+	"hashlist":   {"store"},
+	"server":     {"store"},
 }
 
 // onlyIn keeps what is heavy or dangerous to link in the one package that is its
@@ -54,6 +53,7 @@ var onlyIn = []struct {
 	{"github.com/pressly/goose", []string{"store"}},
 	{"github.com/gen2brain", []string{"hashlist/imagehash"}},   // decoders of strangers' files
 	{"github.com/tetratelabs", []string{"hashlist/imagehash"}}, // the machine they run on
+	{"github.com/google/cel-go", []string{"hashlist/rules"}},
 	{"google.golang.org/grpc", []string{"server", "cmd", "proto/tocsin/v1"}},
 	{"github.com/go-fed/activity", []string{"federation"}}, // takes minutes to build, and half of the binary
 }
