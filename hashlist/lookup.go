@@ -2,9 +2,7 @@ package hashlist
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/bktree"
@@ -43,7 +41,7 @@ type Match struct {
 	Action     Action // the statement's, or else the list's
 	Reason     string
 	Published  time.Time
-	Suppressed bool // a hash known to be harmless outweighs it
+	Suppressed bool // a hash known to be harmless outweighs it, or this node disputes the statement
 }
 
 // Similarity is 100 for identical hashes and 0 for complements.
@@ -85,6 +83,8 @@ type candidate struct {
 	distance   int
 	flat       bool
 	suppressed bool
+	own        bool // this node's own statement, or one that it confirmed
+	ignored    bool // this node disputes the statement
 }
 
 // Lookup finds what is known near the probes of q, and draws the verdict from
@@ -99,17 +99,20 @@ type candidate struct {
 // of another origin suppresses matches of that origin's lists alone, so that
 // nobody else lifts what is banned here.
 //
-// Lists of other origins match, and speak against media, as far as Heed says.
+// Lists of other origins match, and speak against media, as far as Heed says, and as
+// far as those who stand behind their statements are believed; see Policy. What this node itself
+// disputes is suppressed, and what it confirmed acts like its own.
 func (l *Lists) Lookup(q Query) Result {
-	now := time.Now().Unix()
+	now := time.Now()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	f := l.fold
-	found := f.candidates(q, now)
+	found := f.candidates(q, now.Unix())
 	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
 	if len(found) == 0 {
 		return r
 	}
+	f.decide(found, now.Unix())
 	f.suppress(found, q.Probes)
 	slices.SortFunc(found, func(a, b candidate) int {
 		if a.suppressed != b.suppressed {
@@ -121,9 +124,8 @@ func (l *Lists) Lookup(q Query) Result {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(f.postings[a.posting].stmt, f.postings[b.posting].stmt),
 			cmp.Compare(a.posting, b.posting))
 	})
-	best := f.judge(found, &l.policy, &r)
-	if best < 0 && len(found) > 0 {
-		r.Reason = "what it matches is known to be harmless"
+	if f.judge(found, &q, &l.policy, now, &r) < 0 {
+		r.Reason = "what it matches is known to be harmless, or disputed here"
 	}
 	if q.Limit > 0 && len(found) > q.Limit {
 		found, r.Truncated = found[:q.Limit], true
@@ -190,7 +192,7 @@ func (f *fold) suppress(found []candidate, probes []Probe) {
 	files := map[string]bool{}  // the origins that accept the very file
 	origin := func(c *candidate) string { return f.stmts[f.postings[c.posting].stmt].list.origin }
 	for i := range found {
-		if c := &found[i]; f.action(*c) == Accept {
+		if c := &found[i]; f.action(*c) == Accept && !c.suppressed {
 			p, o := &probes[c.probe], origin(c)
 			at := shown{o, p.Index, p.Hash.alg}
 			if d, ok := harmless[at]; !ok || c.distance < d {
@@ -213,44 +215,6 @@ func (f *fold) suppress(found []candidate, probes []Probe) {
 			c.suppressed = c.suppressed || files[o] || ok && d <= c.distance
 		}
 	}
-}
-
-// judge sets the verdict and its reason, and returns the place in found of the
-// match that decided, or -1 if none speaks against the media.
-func (f *fold) judge(found []candidate, policy *Policy, r *Result) int {
-	agree := make(map[uint32]uint8, len(found)) // statement to the algorithms that matched it
-	for _, c := range found {
-		if p := &f.postings[c.posting]; !c.suppressed {
-			agree[p.stmt] |= 1 << p.in
-		}
-	}
-	best := -1
-	for i, c := range found {
-		action := f.action(c)
-		if c.suppressed || action == Accept {
-			continue
-		}
-		s := &f.stmts[f.postings[c.posting].stmt]
-		v := min(policy.of(action, agree[f.postings[c.posting].stmt]), s.list.most)
-		if c.flat {
-			v = min(v, VerdictHold)
-		}
-		if best < 0 || v > r.Verdict {
-			best, r.Verdict = i, v
-		}
-	}
-	if best < 0 {
-		return best
-	}
-	c := found[best]
-	p := &f.postings[c.posting]
-	s := &f.stmts[p.stmt]
-	r.Reason = fmt.Sprintf("on list %s", s.list.current.Name)
-	if labels := union(s.list.current.Labels, s.labels); len(labels) > 0 {
-		r.Reason += " (" + strings.Join(labels, ", ") + ")"
-	}
-	r.Reason += fmt.Sprintf(", %v at distance %d, listed by %s", Algorithm(p.in), c.distance, s.issuer)
-	return best
 }
 
 func (f *fold) match(c candidate, probes []Probe) Match {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -82,9 +83,26 @@ func TestLookupAgainstModel(t *testing.T) {
 			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 		own := func(list string) bool { return p.Own == "" || strings.HasPrefix(list, p.Own+"/") }
+		settled := func(m Match) (confirmed, ignored bool) {
+			var said [2]time.Time
+			for i, kind := range []Kind{Confirmation, Dispute} {
+				for _, s := range l.fold.said(kind, m.Statement, func(*stmt, *Statement) bool { return true }) {
+					if own(s.List) && s.Issuer != m.Issuer && s.Published.After(said[i]) {
+						said[i] = s.Published
+					}
+				}
+			}
+			return said[0].After(said[1]), !said[1].IsZero() && !said[0].After(said[1])
+		}
 		suppressed := func(m Match) bool {
+			if _, ignored := settled(m); ignored {
+				return true
+			}
 			return m.Action != Accept && slices.ContainsFunc(r.Matches, func(a Match) bool {
 				if a.Action != Accept || !own(a.List) && (own(m.List) || !strings.HasPrefix(m.List, foreign+"/")) {
+					return false
+				}
+				if _, ignored := settled(a); ignored {
 					return false
 				}
 				alg := a.Probe.Hash.Algorithm()
@@ -101,15 +119,89 @@ func TestLookupAgainstModel(t *testing.T) {
 			}
 		}
 		worst := VerdictAllow
+		var foreign []weighable
 		for _, m := range r.Matches {
-			if !m.Suppressed && m.Action != Accept {
-				worst = max(worst, min(p.of(m.Action, agree[m.Statement]), most(m.List)))
+			if m.Suppressed || m.Action == Accept {
+				continue
+			}
+			v := p.of(m.Action, agree[m.Statement])
+			if confirmed, _ := settled(m); confirmed || own(m.List) {
+				worst = max(worst, v)
+			} else {
+				foreign = append(foreign, weighable{m, min(v, most(m.List))})
 			}
 		}
-		if r.Verdict != worst {
-			t.Fatalf("verdict %v, want %v", r.Verdict, worst)
+		if worst = max(worst, modelBelief(l, &p, foreign)); r.Verdict != worst {
+			t.Fatalf("verdict %v (%+v), want %v of\n%+v", r.Verdict, r.Decision, worst, r.Matches)
+		}
+		if (r.Verdict == VerdictAllow) != (len(r.Decision.Statements) == 0) && !r.Decision.Own {
+			t.Fatalf("verdict %v rests on %+v", r.Verdict, r.Decision)
 		}
 	})
+}
+
+// weighable is a match that has to be believed, and what it may come to.
+type weighable struct {
+	Match
+	upper Verdict
+}
+
+// modelBelief says what matches come to by those who stand behind them, label by label.
+func modelBelief(l *Lists, p *Policy, matches []weighable) Verdict {
+	f := l.fold
+	now := time.Now().Unix()
+	everything := func(*stmt, *Statement) bool { return true }
+	back := func(s Statement) backer { return backer{s.Issuer, f.list(s.List).direct} }
+	worst := VerdictAllow
+	for v := VerdictFlag; v <= VerdictReject; v++ {
+		for _, label := range []string{"", "csam", "gore", "ncii", "spam"} {
+			type side struct{ behind, against, answered []backer }
+			var sides []side
+			for _, m := range matches {
+				if m.upper < v || m.Distance > int(p.Default.of(v).Radii[m.Probe.Hash.Algorithm()]) ||
+					label == "" && len(m.Labels) > 0 || label != "" && !slices.Contains(m.Labels, label) {
+					continue
+				}
+				one := side{behind: []backer{back(Statement{Issuer: m.Issuer, List: m.List})}}
+				var upheld time.Time
+				for _, s := range f.said(Confirmation, m.Statement, everything) {
+					if s.Issuer == m.Issuer && s.Published.After(upheld) {
+						upheld = s.Published
+					}
+					if s.Issuer != m.Issuer && f.list(s.List).most >= v {
+						one.behind = append(one.behind, back(s))
+					}
+				}
+				for _, s := range f.said(Dispute, m.Statement, everything) {
+					if s.Issuer == m.Issuer {
+						continue
+					}
+					if upheld.After(s.Published) {
+						one.answered = append(one.answered, back(s))
+					} else {
+						one.against = append(one.against, back(s))
+					}
+				}
+				sides = append(sides, one)
+			}
+			believed := func(b []backer) int { n, _ := f.believe(label, now, b); return n }
+			for relied := 1; relied < 1<<min(len(sides), 10); relied++ {
+				var all side
+				for i, one := range sides {
+					if relied>>min(i, 9)&1 != 0 {
+						all.behind = append(all.behind, one.behind...)
+						all.against = append(all.against, one.against...)
+						all.answered = append(all.answered, one.answered...)
+					}
+				}
+				full := believed(all.against)
+				if believed(all.behind)-full-(believed(slices.Concat(all.against, all.answered))-full+1)/2 >= p.Default.of(v).Belief {
+					worst = v
+				}
+			}
+		}
+	}
+	return worst
 }
 
 // modelSubjects asks for every subject and every statement there may be. heard is what

@@ -215,7 +215,7 @@ func (l *Lists) Heed(list string, most Verdict, direct uint8) {
 // DirectBelief is what Heed is told for a list that is followed without saying whom of
 // its issuers to believe: enough for what its matches may come to.
 func DirectBelief(most Verdict) uint8 {
-	switch most {
+	switch min(most, VerdictReject) {
 	case VerdictReject:
 		return MostBelief
 	case VerdictHold:
@@ -248,13 +248,15 @@ func (p *Policy) of(action Action, algorithms uint8) Verdict {
 	case Drop:
 		v = p.Drop
 	}
-	if algorithms&(algorithms-1) != 0 { // two or more agree
-		return v
-	}
+	return min(v, p.ceiling(algorithms))
+}
+
+// ceiling is the most that matches by the algorithms may come to.
+func (p *Policy) ceiling(algorithms uint8) Verdict {
 	for _, a := range Algorithms {
-		if algorithms == 1<<a {
-			return min(v, p.Ceiling[a])
+		if algorithms == 1<<a { // else two or more agree
+			return p.Ceiling[a]
 		}
 	}
-	return v
+	return VerdictReject
 }
