@@ -15,7 +15,7 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// newClient returns the one client that this node speaks to others with. It
+// NewClient returns the one client that this node speaks to others with. It
 // connects to public addresses and, with loopback, to loopback as well; by https,
 // and by http to loopback alone, with loopback.
 //
@@ -30,7 +30,7 @@ import (
 // an IPv4 address of its own to reach peers that have no other.
 //
 // Bodies are decompressed and without bound: the caller limits what it reads.
-func newClient(loopback bool) *http.Client { return guardedClient(loopback, nil, nil) }
+func NewClient(loopback bool) *http.Client { return guardedClient(loopback, nil, nil) }
 
 // guardedClient has what tests set: roots in the place of the system's, and where
 // names are looked up. The guard itself is the same.

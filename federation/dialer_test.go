@@ -254,7 +254,7 @@ func TestClientSettings(t *testing.T) {
 		t.Error("there is a cookie jar")
 	}
 	for _, loopback := range []bool{false, true} {
-		g := newClient(loopback).Transport.(*guard)
+		g := NewClient(loopback).Transport.(*guard)
 		for _, transport := range []*http.Transport{g.https, g.http} {
 			if transport == nil {
 				if loopback {
@@ -271,7 +271,7 @@ func TestClientSettings(t *testing.T) {
 		}
 	}
 	// A certificate that nobody vouches for, and TLS of yesterday.
-	if res, err := newClient(true).Get("https://127.0.0.1:" + port); err == nil {
+	if res, err := NewClient(true).Get("https://127.0.0.1:" + port); err == nil {
 		t.Errorf("%v from a server with an unknown certificate", res.Status)
 	}
 	certificate, _ := testCA()

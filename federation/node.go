@@ -142,7 +142,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.client = &http.Client{Transport: cfg.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if cfg.Transport == nil {
-		n.client = newClient(cfg.Loopback)
+		n.client = NewClient(cfg.Loopback)
 	}
 	n.fetch = &fetcher{client: n, agent: n.agent(), loopback: cfg.Loopback}
 	if err := n.load(ctx); err != nil {

@@ -38,8 +38,14 @@ import (
 // vouched is what the fold keeps of a Vouch statement beside its stmt.
 type vouched struct {
 	from          int64 // Unix seconds
-	object        uint32
+	by, object    uint32
 	amount, depth uint8
+}
+
+// inbound is a Vouch statement in force.
+type inbound struct {
+	stmt uint32
+	vouched
 }
 
 // trust is what the Vouch statements come to. The fold's lock covers it, but for the
@@ -48,7 +54,8 @@ type trust struct {
 	said       map[uint32]vouched // by number of the statement
 	numbers    map[string]uint32  // of the issuers who vouch or are vouched for: the vertices
 	names      []string           // by vertex
-	in         [][]uint32         // by vertex: the statements in force that vouch for it
+	servers    []string           // by vertex: its origin, see fold.server
+	in         [][]inbound        // by vertex: the statements in force that vouch for it
 	labels     map[string]int     // that vouchings in force name: how many
 	generation uint64             // grows with every change
 
@@ -68,14 +75,14 @@ func (t *trust) vertex(f *fold, issuer string) uint32 {
 	v := uint32(len(t.names))
 	issuer = f.intern(issuer)
 	t.numbers[issuer] = v
-	t.names, t.in = append(t.names, issuer), append(t.in, nil)
+	origin, _ := Origin(issuer) // checked when the statement was
+	t.names, t.servers, t.in = append(t.names, issuer), append(t.servers, f.intern(origin)), append(t.in, nil)
 	return v
 }
 
 // vouch notes what statement n says, before it is posted.
 func (f *fold) vouch(n uint32, s *Statement) {
-	f.trust.vertex(f, s.Issuer)
-	v := vouched{from: s.Published.Unix(), object: f.trust.vertex(f, s.Vouch.Object), amount: s.Vouch.Amount, depth: s.Vouch.Depth}
+	v := vouched{from: s.Published.Unix(), by: f.trust.vertex(f, s.Issuer), object: f.trust.vertex(f, s.Vouch.Object), amount: s.Vouch.Amount, depth: s.Vouch.Depth}
 	if !s.Vouch.From.IsZero() {
 		v.from = s.Vouch.From.Unix()
 	}
@@ -87,9 +94,9 @@ func (f *fold) relate(n uint32, by int) {
 	t := &f.trust
 	v := t.said[n]
 	if by > 0 {
-		t.in[v.object] = append(t.in[v.object], n)
+		t.in[v.object] = append(t.in[v.object], inbound{n, v})
 	} else {
-		t.in[v.object] = slices.DeleteFunc(t.in[v.object], func(m uint32) bool { return m == n })
+		t.in[v.object] = slices.DeleteFunc(t.in[v.object], func(m inbound) bool { return m.stmt == n })
 	}
 	for _, l := range f.stmts[n].labels {
 		if t.labels[l] += by; t.labels[l] == 0 {
@@ -179,7 +186,7 @@ func (f *fold) makeGraph(label string, at int64) *graph {
 	// The reach of each vertex, the widest first: no edge makes it wider.
 	var queue [rootReach + 1][]uint32
 	for v := range g.reach {
-		if g.reach[v] = -1; f.ownIssuer(t.names[v]) {
+		if g.reach[v] = -1; f.own == "" || t.servers[v] == f.own && !f.behalf[t.names[v]] {
 			g.reach[v] = rootReach
 			queue[rootReach] = append(queue[rootReach], uint32(v))
 		}
@@ -208,8 +215,9 @@ func (f *fold) makeGraph(label string, at int64) *graph {
 func (f *fold) edges(v uint32, label string, at int64, g *graph) []edge {
 	t := &f.trust
 	var all []edge
-	for _, n := range t.in[v] {
-		s, d := &f.stmts[n], t.said[n]
+	for i := range t.in[v] {
+		d := &t.in[v][i]
+		s := &f.stmts[d.stmt]
 		if s.void || s.list.current == nil || s.list.most == 0 && !s.list.relied || len(s.labels) > 0 && !slices.Contains(s.labels, label) {
 			continue
 		}
@@ -225,15 +233,18 @@ func (f *fold) edges(v uint32, label string, at int64, g *graph) []edge {
 		if s.expires != 0 {
 			g.until = min(g.until, s.expires)
 		}
-		all = append(all, edge{t.numbers[s.issuer], n, d.amount, d.depth})
+		all = append(all, edge{d.by, d.stmt, d.amount, d.depth})
 	}
 	if len(all) < 2 {
 		return all
 	}
 	// By who vouches, the latest first, and in an order that does not depend on how they came.
 	slices.SortFunc(all, func(a, b edge) int {
+		if a.from != b.from {
+			return cmp.Compare(t.names[a.from], t.names[b.from])
+		}
 		x, y := &f.stmts[a.stmt], &f.stmts[b.stmt]
-		return cmp.Or(cmp.Compare(x.issuer, y.issuer), cmp.Compare(y.published, x.published), cmp.Compare(y.id, x.id))
+		return cmp.Or(cmp.Compare(y.published, x.published), cmp.Compare(y.id, x.id))
 	})
 	return slices.CompactFunc(all, func(a, b edge) bool { return a.from == b.from })
 }

@@ -51,6 +51,16 @@ var needs = map[string]Scope{
 	pb.FederationService_ListKeys_FullMethodName:       ScopeAdmin,
 	pb.FederationService_RotateKey_FullMethodName:      ScopeAdmin,
 
+	pb.SourceService_Subscribe_FullMethodName:     ScopeAdmin,
+	pb.SourceService_ListSources_FullMethodName:   ScopeAdmin,
+	pb.SourceService_GetSource_FullMethodName:     ScopeAdmin,
+	pb.SourceService_RunSource_FullMethodName:     ScopeAdmin,
+	pb.SourceService_ApproveSource_FullMethodName: ScopeAdmin,
+	pb.SourceService_PauseSource_FullMethodName:   ScopeAdmin,
+	pb.SourceService_ResumeSource_FullMethodName:  ScopeAdmin,
+	pb.SourceService_RemoveSource_FullMethodName:  ScopeAdmin,
+	pb.SourceService_BelieveSource_FullMethodName: ScopeAdmin,
+
 	pb.AdminService_CreateToken_FullMethodName: ScopeAdmin,
 	pb.AdminService_ListTokens_FullMethodName:  ScopeAdmin,
 	pb.AdminService_RevokeToken_FullMethodName: ScopeAdmin,

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/tocsin-fed/tocsin/exchange/source"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	Offline func() bool
 	// Audit keeps what was decided; nil for nowhere.
 	Audit hashlist.Audit
+	// Sources are the lists of other systems that are read; nil for none. Serve runs them.
+	Sources *source.Keeper
 	// Warnings are what GetStatus tells the operator each time, a sentence each.
 	Warnings []string
 

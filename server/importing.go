@@ -126,6 +126,9 @@ func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOpt
 	if err := s.own(list.ID); err != nil {
 		return fail(err)
 	}
+	if err := s.byHand(&list); err != nil {
+		return fail(err)
+	}
 	if format, err = exchange.Lookup(o.GetFormat()); err != nil {
 		return fail(refuse(errInvalid, "%v", err))
 	}

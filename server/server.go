@@ -222,6 +222,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterListServiceServer(g, &listService{s: s})
 	pb.RegisterAdminServiceServer(g, &adminService{s: s})
 	pb.RegisterFederationServiceServer(g, &federationService{s: s})
+	pb.RegisterSourceServiceServer(g, &sourceService{s: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)
@@ -233,7 +234,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 // setHealth sets the health of the node as a whole and of each service.
 func (s *Server) setHealth(v healthpb.HealthCheckResponse_ServingStatus) {
 	for _, name := range [...]string{"", pb.LookupService_ServiceDesc.ServiceName, pb.ListService_ServiceDesc.ServiceName,
-		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName} {
+		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName} {
 		s.health.SetServingStatus(name, v)
 	}
 }
@@ -283,6 +284,12 @@ func (s *Server) Serve(ctx context.Context) error {
 	}
 	if s.public != nil {
 		serve("federation", func() error { return s.public.Serve(s.publicListener) })
+	}
+	if s.cfg.Sources != nil {
+		// Until the drain begins: what it is in the middle of is begun again, or goes on, at the next start.
+		reading, stop := s.untilStopping(s.hard)
+		defer stop()
+		s.running.Go(func() { s.cfg.Sources.Run(reading) })
 	}
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.ready.Store(true)

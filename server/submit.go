@@ -81,6 +81,9 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 	if err := s.own(list.ID); err != nil {
 		return nil, err
 	}
+	if err := s.byHand(&list); err != nil {
+		return nil, err
+	}
 	if len(r.GetHashes()) == 0 {
 		return nil, refuse(errInvalid, "no hashes to list")
 	}

@@ -47,6 +47,7 @@ type node struct {
 	lists   pb.ListServiceClient
 	peers   pb.FederationServiceClient
 	admin   pb.AdminServiceClient
+	sources pb.SourceServiceClient
 }
 
 // client gives cmd the flags that say which node to talk to.
@@ -90,7 +91,7 @@ func (c *client) dial(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the node: %w", err)
 	}
-	return &node{conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewFederationServiceClient(conn), pb.NewAdminServiceClient(conn)}, nil
+	return &node{conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewFederationServiceClient(conn), pb.NewAdminServiceClient(conn), pb.NewSourceServiceClient(conn)}, nil
 }
 
 // errNoNode is told apart by commands that can do without a node.

@@ -166,6 +166,9 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 			log.Warn(w)
 		}
 	}
+	if sc.Sources, err = conf.openSources(ctx, dir, log, lists, db, issuer); err != nil {
+		return fmt.Errorf("sources: %w", err)
+	}
 	srv, err := server.New(sc)
 	if err != nil {
 		return err

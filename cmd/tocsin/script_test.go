@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -25,7 +28,8 @@ import (
 // another directory; port NAME, which sets a variable to a port that is free; field NAME
 // KEY, which sets a variable to a field of the JSON that was printed last; upload
 // STATUS FILE, which gives a file to the hook with $TOKEN; await REGEXP COMMAND...,
-// which runs a command of tocsin until what it prints matches.
+// which runs a command of tocsin until what it prints matches; lists N, which serves a list of
+// another system with N domains at $LISTS/blocks.csv, and lists gone, which serves a page for people there.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -40,7 +44,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"serve": scriptServe, "stop": scriptStop, "kill": scriptStop, "field": scriptField, "upload": scriptUpload,
-			"port": scriptPort, "await": scriptAwait,
+			"port": scriptPort, "await": scriptAwait, "lists": scriptLists,
 		},
 	})
 }
@@ -95,6 +99,42 @@ func scriptNode(args []string) (name string, rest []string) {
 		}
 	}
 	return "data", args
+}
+
+// listServers have what the servers of the scripts serve, by directory.
+var listServers = make(chan map[string]*atomic.Value, 1)
+
+func init() { listServers <- map[string]*atomic.Value{} }
+
+func scriptLists(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) != 1 || neg {
+		ts.Fatalf("usage: lists N|gone")
+	}
+	all := <-listServers
+	v := all[ts.MkAbs(".")]
+	begin := v == nil
+	if begin {
+		v = new(atomic.Value)
+		all[ts.MkAbs(".")] = v
+	}
+	listServers <- all
+	n, err := strconv.Atoi(args[0])
+	body := "#domain,#severity,#reject_media,#reject_reports,#public_comment,#obfuscate\n"
+	for i := range n {
+		body += fmt.Sprintf("bad%d.example,suspend,false,false,spam,false\n", i)
+	}
+	if err != nil {
+		body = "<!doctype html><title>Gone</title>"
+	}
+	v.Store(body)
+	if begin {
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/csv")
+			fmt.Fprint(w, v.Load())
+		}))
+		ts.Defer(s.Close)
+		ts.Setenv("LISTS", s.URL)
+	}
 }
 
 func scriptPort(ts *testscript.TestScript, neg bool, args []string) {
