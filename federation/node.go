@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
+	"github.com/tocsin-fed/tocsin/guarded"
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
 
@@ -142,7 +143,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 	}
 	n.client = &http.Client{Transport: cfg.Transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	if cfg.Transport == nil {
-		n.client = NewClient(cfg.Loopback)
+		n.client = guarded.Client(guarded.Options{Loopback: cfg.Loopback})
 	}
 	n.fetch = &fetcher{client: n, agent: n.agent(), loopback: cfg.Loopback}
 	if err := n.load(ctx); err != nil {

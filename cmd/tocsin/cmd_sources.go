@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/tocsin-fed/tocsin/exchange/source"
-	"github.com/tocsin-fed/tocsin/federation"
+	"github.com/tocsin-fed/tocsin/guarded"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 	"github.com/tocsin-fed/tocsin/server"
@@ -25,7 +25,7 @@ import (
 // openSources takes up the lists of other systems. It must come before the first lookup.
 func (c *config) openSources(ctx context.Context, dir string, log *slog.Logger, lists *hashlist.Lists, db *store.DB, issuer *signer) (*source.Keeper, error) {
 	return source.Open(ctx, source.Config{
-		Lists: lists, Store: db, Issuer: issuer, Origin: c.Node.Origin, Client: federation.NewClient(c.Federation.Loopback),
+		Lists: lists, Store: db, Issuer: issuer, Origin: c.Node.Origin, Client: guarded.Client(guarded.Options{Loopback: c.Federation.Loopback}),
 		Loopback: c.Federation.Loopback, Dir: dir, Offline: issuer.offline, Version: version, Log: log, Ask: server.AskAboutSource(db),
 	})
 }

@@ -24,22 +24,25 @@ var mayImport = map[string][]string{
 	"hashlist/imagehash": {"hashlist"},
 	"hashlist/rules":     {"hashlist"}, // so that the heart does not link a compiler
 	"exchange":           {"hashlist"},
-	"federation":         {"hashlist"},
+	"exchange/source":    {"exchange", "hashlist"}, // is handed the guarded client
+	"guarded":            {},                       // the one dialer for the outside world, for whoever reaches out
+	"federation":         {"guarded", "hashlist"},
 	"platform":           {"hashlist"}, // reaches the operator's own servers; what it does there is its alone to do
 	"report":             {},           // of nothing but facts that it is given
 	"revisit":            {"hashlist"},
-	"store":              {"federation", "hashlist", "platform", "report", "revisit"},
+	"store":              {"exchange/source", "federation", "hashlist", "platform", "report", "revisit"}, // keeps what they remember, as they define it
 	"proto/tocsin/v1":    {},
-	"server":             {"exchange", "federation", "hashlist", "hashlist/imagehash", "hashlist/rules", "proto/tocsin/v1"},
+	"server":             {"exchange", "exchange/source", "federation", "guarded", "hashlist", "hashlist/imagehash", "hashlist/rules", "proto/tocsin/v1"},
 }
 
 // testsMayImport is what the test files of a package may import beyond
 // mayImport. What rests on a database is tested on a real one, not on a stand-in for it.
 var testsMayImport = map[string][]string{
-	"federation": {"store"},
-	"platform":   {"store"},
-	"hashlist":   {"store"},
-	"server":     {"store"},
+	"exchange/source": {"federation", "guarded", "store"}, // over its real client, and signed by a real issuer
+	"federation":      {"store"},
+	"server":          {"store"},
+	"platform":        {"store"},
+	"hashlist":        {"store"},
 }
 
 // onlyIn keeps what is heavy or dangerous to link in the one package that is its

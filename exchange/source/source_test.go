@@ -22,6 +22,7 @@ import (
 
 	"github.com/tocsin-fed/tocsin/exchange/source"
 	"github.com/tocsin-fed/tocsin/federation"
+	"github.com/tocsin-fed/tocsin/guarded"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/store"
 )
@@ -72,7 +73,7 @@ func newNode(t *testing.T) *node {
 		n.mu.Unlock()
 		answer(w, r)
 	}))
-	client := federation.NewClient(true)
+	client := guarded.Client(guarded.Options{Loopback: true})
 	t.Cleanup(func() { client.CloseIdleConnections(); n.server.CloseClientConnections(); n.server.Close() })
 	n.cfg = source.Config{
 		Lists: n.lists, Store: n.db, Issuer: issuer, Origin: origin, Client: client, Loopback: true, Dir: t.TempDir(), Version: "test",

@@ -1,4 +1,4 @@
-package federation
+package guarded
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -24,6 +25,8 @@ import (
 	"code.dny.dev/ssrf"
 	"golang.org/x/net/dns/dnsmessage"
 )
+
+var quiet = log.New(io.Discard, "", 0)
 
 // testCA is a certificate for *.example, localhost and loopback, and the roots that know it.
 var testCA = sync.OnceValues(func() (tls.Certificate, *x509.CertPool) {
@@ -119,9 +122,22 @@ func serve(t *testing.T, h http.Handler) (s *httptest.Server, port string) {
 	return s, port
 }
 
+// servePlain is a server without a certificate.
+func servePlain(t *testing.T, h http.Handler) (s *httptest.Server, port string) {
+	t.Helper()
+	s = httptest.NewServer(h)
+	s.Config.ErrorLog = quiet
+	t.Cleanup(s.Close)
+	_, port, err := net.SplitHostPort(s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, port
+}
+
 func TestGuardians(t *testing.T) {
-	production, none := guardians(false)
-	secure, plain := guardians(true)
+	production, none := guardians(Options{})
+	secure, plain := guardians(Options{Loopback: true})
 	if none != nil {
 		t.Error("in production http is spoken")
 	}
@@ -184,7 +200,7 @@ func TestClientRefuses(t *testing.T) {
 		{true, `https://private.example:PORT https://10.0.0.1 https://169.254.169.254 https://0.0.0.0:PORT
 			http://private.example:PORT http://10.0.0.1 http://8.8.8.8 http://public.example http://169.254.169.254/latest/meta-data`},
 	} {
-		client := guardedClient(c.loopback, roots, resolver)
+		client := Client(Options{Loopback: c.loopback, Roots: roots, Resolver: resolver})
 		for _, u := range strings.Fields(strings.ReplaceAll(c.urls, "PORT", port)) {
 			res, err := client.Get(u)
 			if err == nil {
@@ -196,7 +212,7 @@ func TestClientRefuses(t *testing.T) {
 		}
 	}
 	for _, u := range []string{"http://127.0.0.1:" + port, "http://8.8.8.8", "ftp://self.example", "file:///etc/passwd"} {
-		if res, err := guardedClient(false, roots, resolver).Get(u); err == nil || !strings.Contains(err.Error(), "only https") {
+		if res, err := Client(Options{Roots: roots, Resolver: resolver}).Get(u); err == nil || !strings.Contains(err.Error(), "only https") {
 			t.Errorf("%s: %v, %v", u, res, err)
 		}
 	}
@@ -210,12 +226,12 @@ func TestRebinding(t *testing.T) {
 	var asked, reached atomic.Int32
 	_, port := serve(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached.Add(1) }))
 	_, roots := testCA()
-	client := guardedClient(true, roots, names(t, func(string) []string {
+	client := Client(Options{Loopback: true, Roots: roots, Resolver: names(t, func(string) []string {
 		if asked.Add(1) <= 2 { // A and AAAA
 			return []string{"127.0.0.1"}
 		}
 		return []string{"10.0.0.1"}
-	}))
+	})})
 	res, err := client.Get("https://rebinding.example:" + port)
 	if err != nil {
 		t.Fatal(err)
@@ -241,7 +257,7 @@ func TestClientSettings(t *testing.T) {
 		http.Redirect(w, r, "/elsewhere", http.StatusFound)
 	}))
 	_, roots := testCA()
-	client := guardedClient(true, roots, nil)
+	client := Client(Options{Loopback: true, Roots: roots})
 	res, err := client.Get("https://127.0.0.1:" + port)
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +270,7 @@ func TestClientSettings(t *testing.T) {
 		t.Error("there is a cookie jar")
 	}
 	for _, loopback := range []bool{false, true} {
-		g := NewClient(loopback).Transport.(*guard)
+		g := Client(Options{Loopback: loopback}).Transport.(*guard)
 		for _, transport := range []*http.Transport{g.https, g.http} {
 			if transport == nil {
 				if loopback {
@@ -271,7 +287,7 @@ func TestClientSettings(t *testing.T) {
 		}
 	}
 	// A certificate that nobody vouches for, and TLS of yesterday.
-	if res, err := NewClient(true).Get("https://127.0.0.1:" + port); err == nil {
+	if res, err := Client(Options{Loopback: true}).Get("https://127.0.0.1:" + port); err == nil {
 		t.Errorf("%v from a server with an unknown certificate", res.Status)
 	}
 	certificate, _ := testCA()
@@ -310,7 +326,7 @@ func TestLocalhost(t *testing.T) {
 		conn.Close()
 		t.Error("localhost.example was taken for this machine")
 	}
-	if r, err := guardedClient(false, nil, nobody).Get("https://localhost:" + port); err == nil {
+	if r, err := Client(Options{Resolver: nobody}).Get("https://localhost:" + port); err == nil {
 		r.Body.Close()
 		t.Error("loopback was reached without the switch")
 	}
