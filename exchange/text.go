@@ -110,7 +110,7 @@ func parseAlgorithm(name []byte) (hashlist.Algorithm, error) {
 			return a, nil
 		}
 	}
-	return 0, fmt.Errorf("unknown hash algorithm %.12q (want pdq, phash, dhash, md5, sha1 or sha256)", name)
+	return 0, fmt.Errorf("unknown hash algorithm %.12q (want pdq, phash, dhash, md5, sha1, sha256 or vpdq)", name)
 }
 
 // parseHash is hashlist.ParseHashLenient without an allocation for the usual

@@ -204,7 +204,8 @@ func (i *Issuer) Seal(s hashlist.Statement) (hashlist.Record, error) {
 			map[string]uint8{},
 		}
 		for _, alg := range hashlist.Algorithms {
-			if alg.Perceptual() {
+			// The radius of videos came later: without it a definition is what it always was.
+			if alg.Perceptual() && (alg != hashlist.VPDQ || d.Radii[alg] != hashlist.DefaultRadii[alg]) {
 				l.Radius[alg.String()] = d.Radii[alg]
 			}
 		}

@@ -61,8 +61,12 @@ func (s Statement) AppendBinary(b []byte) ([]byte, error) {
 		text(d.Summary)
 		texts(d.Labels)
 		b = append(b, byte(d.Audience), byte(d.Action))
-		b = append(b, byte(len(d.Radii)))
-		b = append(b, d.Radii[:]...)
+		n := len(d.Radii)
+		if d.Radii[VPDQ] == DefaultRadii[VPDQ] {
+			n = int(VPDQ) // what programs wrote that know no videos, so that each definition has one form
+		}
+		b = append(b, byte(n))
+		b = append(b, d.Radii[:n]...)
 	} else {
 		b = append(b, 0)
 	}
@@ -109,6 +113,7 @@ func (s *Statement) UnmarshalBinary(data []byte) error {
 		if n := int(d.byte()); n > len(def.Radii) {
 			d.fail()
 		} else {
+			def.Radii[VPDQ] = DefaultRadii[VPDQ]
 			copy(def.Radii[:], d.bytes(n))
 		}
 		s.Definition = def

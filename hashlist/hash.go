@@ -33,10 +33,15 @@ const (
 	SHA1 Algorithm = 5
 	// SHA256 is FIPS 180-4 SHA-256 over the bytes of the file.
 	SHA256 Algorithm = 6
+	// VPDQ is the PDQ hash of one frame of a video, about one for each second. It is
+	// an algorithm of its own so that a frame of a banned video says nothing of a
+	// picture: it matches videos alone, and those by the share of their frames.
+	// Source: facebook/ThreatExchange, vpdq.
+	VPDQ Algorithm = 7
 )
 
 // Algorithms lists every algorithm, in the order of their numbers.
-var Algorithms = [...]Algorithm{PDQ, PHash, DHash, MD5, SHA1, SHA256}
+var Algorithms = [...]Algorithm{PDQ, PHash, DHash, MD5, SHA1, SHA256, VPDQ}
 
 var algorithms = [...]struct {
 	name string
@@ -45,12 +50,13 @@ var algorithms = [...]struct {
 }{
 	PDQ: {"pdq", 32, true}, PHash: {"phash", 8, true}, DHash: {"dhash", 8, true},
 	MD5: {"md5", 16, false}, SHA1: {"sha1", 20, false}, SHA256: {"sha256", 32, false},
+	VPDQ: {"vpdq", 32, true},
 }
 
 // Valid reports whether a is one of Algorithms.
 func (a Algorithm) Valid() bool { return a >= PDQ && int(a) < len(algorithms) }
 
-// String returns the name used in every text form: pdq, phash, dhash, md5, sha1 or sha256.
+// String returns the name used in every text form: pdq, phash, dhash, md5, sha1, sha256 or vpdq.
 func (a Algorithm) String() string {
 	if !a.Valid() {
 		return fmt.Sprintf("algorithm(%d)", uint8(a))
@@ -58,7 +64,7 @@ func (a Algorithm) String() string {
 	return algorithms[a].name
 }
 
-// Size is the length of a hash in bytes: 32, 8, 8, 16, 20 or 32.
+// Size is the length of a hash in bytes: 32, 8, 8, 16, 20, 32 or 32.
 func (a Algorithm) Size() int {
 	if !a.Valid() {
 		return 0
@@ -71,11 +77,11 @@ func (a Algorithm) Size() int {
 func (a Algorithm) Perceptual() bool { return a.Valid() && algorithms[a].near }
 
 // MaxRadius is the largest Hamming radius a lookup may use: 63 of 256 bits for
-// PDQ, 16 of 64 bits for PHash and DHash, 0 for digests. Beyond it unrelated
+// PDQ and VPDQ, 16 of 64 bits for PHash and DHash, 0 for digests. Beyond it unrelated
 // pictures match.
 func (a Algorithm) MaxRadius() int {
 	switch {
-	case a == PDQ:
+	case a == PDQ, a == VPDQ:
 		return 63
 	case a.Perceptual():
 		return 16
@@ -91,7 +97,7 @@ func ParseAlgorithm(name string) (Algorithm, error) {
 			return a, nil
 		}
 	}
-	return 0, fmt.Errorf("unknown hash algorithm %.40q (want pdq, phash, dhash, md5, sha1 or sha256)", name)
+	return 0, fmt.Errorf("unknown hash algorithm %.40q (want pdq, phash, dhash, md5, sha1, sha256 or vpdq)", name)
 }
 
 // Hash is the fingerprint of one file or picture. It is a value: it compares
@@ -218,6 +224,16 @@ func (h Hash) Complement() Hash {
 	for i := range h.alg.Size() {
 		h.sum[i] = ^h.sum[i]
 	}
+	return h
+}
+
+// OfVideo returns the VPDQ hash of a video's frame that has the PDQ hash h, and
+// the zero Hash for other algorithms.
+func (h Hash) OfVideo() Hash {
+	if h.alg != PDQ {
+		return Hash{}
+	}
+	h.alg = VPDQ
 	return h
 }
 

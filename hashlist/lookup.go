@@ -42,6 +42,10 @@ type Match struct {
 	Reason     string
 	Published  time.Time
 	Suppressed bool // a hash known to be harmless outweighs it, or this node disputes the statement
+
+	// Of a video: how many in a hundred of the frames asked about, and of the frames that the
+	// statement lists, find one another. Both are 0 for all else.
+	AskedShare, ListedShare int
 }
 
 // Similarity is 100 for identical hashes and 0 for complements.
@@ -85,6 +89,8 @@ type candidate struct {
 	suppressed bool
 	own        bool // this node's own statement, or one that it confirmed
 	ignored    bool // this node disputes the statement
+	asked      uint8 // of a video: the shares of Match
+	listed     uint8
 }
 
 // Lookup finds what is known near the probes of q, and draws the verdict from
@@ -107,7 +113,7 @@ func (l *Lists) Lookup(q Query) Result {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	f := l.fold
-	found := f.candidates(q, now.Unix())
+	found := f.videos(f.candidates(q, now.Unix()), q.Probes, &l.policy)
 	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
 	if len(found) == 0 {
 		return r
@@ -191,12 +197,19 @@ func (f *fold) suppress(found []candidate, probes []Probe) {
 	harmless := map[shown]int{} // the least distance
 	files := map[string]bool{}  // the origins that accept the very file
 	origin := func(c *candidate) string { return f.stmts[f.postings[c.posting].stmt].list.origin }
+	place := func(c *candidate, origin string) shown {
+		p := &probes[c.probe]
+		if p.Hash.alg == VPDQ {
+			return shown{origin, 0, VPDQ} // a video is judged as a whole
+		}
+		return shown{origin, p.Index, p.Hash.alg}
+	}
 	for i := range found {
 		if c := &found[i]; f.action(*c) == Accept && !c.suppressed {
 			p, o := &probes[c.probe], origin(c)
-			at := shown{o, p.Index, p.Hash.alg}
-			if d, ok := harmless[at]; !ok || c.distance < d {
-				harmless[at] = c.distance
+			at := place(c, o)
+			if d, ok := harmless[at]; !ok || c.unlike() < d {
+				harmless[at] = c.unlike()
 			}
 			files[o] = files[o] || p.Hash.alg == SHA256
 		}
@@ -209,10 +222,9 @@ func (f *fold) suppress(found []candidate, probes []Probe) {
 		if f.action(*c) == Accept {
 			continue
 		}
-		p := &probes[c.probe]
 		for _, o := range [...]string{"", origin(c)} {
-			d, ok := harmless[shown{o, p.Index, p.Hash.alg}]
-			c.suppressed = c.suppressed || files[o] || ok && d <= c.distance
+			d, ok := harmless[place(c, o)]
+			c.suppressed = c.suppressed || files[o] || ok && d <= c.unlike()
 		}
 	}
 }
@@ -225,6 +237,7 @@ func (f *fold) match(c candidate, probes []Probe) Match {
 		List: s.list.iri, ListName: d.Name, Labels: union(d.Labels, s.labels),
 		Issuer: s.issuer, Statement: s.id, Action: f.action(c), Reason: s.reason,
 		Published: time.Unix(s.published, 0).UTC(), Suppressed: c.suppressed,
+		AskedShare: int(c.asked), ListedShare: int(c.listed),
 	}
 }
 

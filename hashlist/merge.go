@@ -32,14 +32,14 @@ type fold struct {
 	byID     map[string]uint32
 	lists    map[string]*list       // by IRI
 	tombs    map[tombKey]*tomb      // what was retracted, before or after it came
-	points   [SHA256 + 1]points     // the distinct hashes in force
+	points   [VPDQ + 1]points       // the distinct hashes in force
 	texts    [textual]exact[string] // the distinct subjects in force, what opinions are about, and who is vouched for
 	owners   [tables][]owner        // by the IDs in points and texts: the first posting of each
 	postings []posting
 	free     map[uint32][]uint32 // by length: blocks of postings to use again
 	lapsing  lapses
 	interned map[string]string
-	radius   [SHA256 + 1]int    // the largest of any list that is heeded
+	radius   [VPDQ + 1]int      // the largest of any list that is heeded
 	own      string             // origin of the lists that are heeded fully; "" for all
 	heeded   map[string]Verdict // by IRI: lists of other origins, also such as nothing is known of
 	behalf   map[string]bool    // by IRI: lists of this origin that are kept for others, see OnBehalf
@@ -70,14 +70,14 @@ type table uint8
 
 const (
 	textual = int(Vouch-AddAccounts) + 1 // kinds that have texts
-	tables  = int(SHA256) + 1 + textual
+	tables  = int(VPDQ) + 1 + textual
 )
 
 // table is that of the texts of statements of kind k, AddAccounts to Vouch.
-func (k Kind) table() table { return table(SHA256) + 1 + table(k-AddAccounts) }
+func (k Kind) table() table { return table(VPDQ) + 1 + table(k-AddAccounts) }
 
 // textsOf returns the texts of table in, which is not an algorithm's.
-func (f *fold) textsOf(in table) *exact[string] { return &f.texts[in-table(SHA256)-1] }
+func (f *fold) textsOf(in table) *exact[string] { return &f.texts[in-table(VPDQ)-1] }
 
 // stmt is a statement. Retractions are only tombs.
 type stmt struct {
@@ -350,7 +350,7 @@ func (f *fold) unpost(i uint32) {
 	}
 	*at = p.next
 	if f.owners[p.in][p.point] == 0 {
-		if p.in <= table(SHA256) {
+		if p.in <= table(VPDQ) {
 			f.points[p.in].drop(p.point)
 		} else {
 			f.textsOf(p.in).drop(p.point)
@@ -403,7 +403,7 @@ func (f *fold) rely(iri string, relied bool) {
 // widen works out the largest radii. A list that is not heeded does not slow
 // down lookups by a wide one.
 func (f *fold) widen() {
-	f.radius = [SHA256 + 1]int{}
+	f.radius = [VPDQ + 1]int{}
 	for _, l := range f.lists {
 		if l.current != nil && l.most != 0 {
 			for a, r := range l.current.Radii {

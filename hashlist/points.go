@@ -25,11 +25,11 @@ type points interface {
 	endBulk()
 }
 
-func newPoints() [SHA256 + 1]points {
-	var t [SHA256 + 1]points
+func newPoints() [VPDQ + 1]points {
+	var t [VPDQ + 1]points
 	for _, a := range Algorithms {
 		switch {
-		case a == PDQ:
+		case a == PDQ, a == VPDQ:
 			t[a] = &indexed[bktree.Point256]{index: bktree.New[bktree.Point256](), point: point256, hash: hash256(a)}
 		case a.Perceptual():
 			t[a] = &indexed[bktree.Point64]{index: bktree.New[bktree.Point64](), point: point64, hash: hash64(a)}

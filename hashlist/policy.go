@@ -41,12 +41,19 @@ type Policy struct {
 	Filter, Reject, Drop Verdict
 	// Ceiling is the most that matches by one algorithm alone may come to. It is
 	// lifted when two algorithms match the same statement.
-	Ceiling [SHA256 + 1]Verdict
+	Ceiling [VPDQ + 1]Verdict
 	// MinQuality is the least PDQ quality, 0 to 100, at which the perceptual
 	// hashes of a picture are listed. Flat pictures have bits of noise and match
 	// each other. A copy may have been made flat so that it passes, so one that is
 	// looked up is compared down to LeastQuality, but comes to hold at most.
 	MinQuality int
+	// VideoShare is how many in a hundred of the frames of a video must match those of a
+	// listed one, of either of the two: a part of a banned video is banned, and so is
+	// a longer one that holds it. 1 to 100; 0 stands for 80, which is what Meta's vPDQ takes.
+	VideoShare int
+	// VideoFrames is how many frames of a video must match at least, unless fewer are
+	// listed: one second of a banned video may be anybody's. 0 stands for 3.
+	VideoFrames int
 	// Own is the origin of this node's own lists, as in https://hashes.example,
 	// which are heeded fully. Those of other origins are heeded as far as
 	// Lists.Heed says, and before it says anything, not at all. "" makes every list
@@ -92,13 +99,14 @@ const (
 // DefaultThresholds are cautious: a flag needs one who is believed marginally,
 // a hold two, and a rejection full belief and a nearer match than the customary
 // radii ask for. 24 bits of PDQ are a re-encoded, scaled or marked copy; what lies between
-// them and 31 is held.
+// them and 31 is held. Of a video it is the share of frames that tells, and the distance is the
+// nearest frame's.
 func DefaultThresholds() Thresholds {
-	far := Radii{PDQ: 63, PHash: 16, DHash: 16}
+	far := Radii{PDQ: 63, PHash: 16, DHash: 16, VPDQ: 63}
 	return Thresholds{
 		Flag:   Threshold{Belief: MarginalBelief, Issuers: 1, Radii: far},
 		Hold:   Threshold{Belief: 2 * MarginalBelief, Issuers: 1, Radii: far},
-		Reject: Threshold{Belief: MostBelief, Issuers: 1, Radii: Radii{PDQ: 24, PHash: 6, DHash: 4}},
+		Reject: Threshold{Belief: MostBelief, Issuers: 1, Radii: Radii{PDQ: 24, PHash: 6, DHash: 4, VPDQ: 31}},
 	}
 }
 
@@ -152,12 +160,13 @@ const LeastQuality = 5
 func DefaultPolicy() Policy {
 	return Policy{
 		Filter: VerdictFlag, Reject: VerdictReject, Drop: VerdictReject,
-		Ceiling: [SHA256 + 1]Verdict{
+		Ceiling: [VPDQ + 1]Verdict{
 			PDQ: VerdictReject, PHash: VerdictHold, DHash: VerdictHold,
 			MD5: VerdictHold, SHA1: VerdictHold, SHA256: VerdictReject,
+			VPDQ: VerdictReject,
 		},
-		MinQuality: 50,
-		Default:    DefaultThresholds(),
+		MinQuality: 50, VideoShare: 80, VideoFrames: 3,
+		Default: DefaultThresholds(),
 	}
 }
 
@@ -189,6 +198,12 @@ func (p *Policy) Validate() error {
 		if err := t.Validate(); err != nil {
 			return fmt.Errorf("label %s: %w", label, err)
 		}
+	}
+	if p.VideoShare < 0 || p.VideoShare > 100 {
+		return fmt.Errorf("share of %d %% of a video's frames is not between 1 and 100", p.VideoShare)
+	}
+	if p.VideoFrames < 0 || p.VideoFrames > MaxHashes {
+		return fmt.Errorf("least number of frames %d is not between 1 and %d", p.VideoFrames, MaxHashes)
 	}
 	if o, err := Origin(p.Own); p.Own != "" && (err != nil || o != p.Own) {
 		return fmt.Errorf("own origin %.80q is not just scheme and host", p.Own)

@@ -115,12 +115,12 @@ func ParseAudience(s string) (Audience, error) {
 
 // Radii holds, for each algorithm, the Hamming distance in bits up to which a
 // hash counts as a match. It is indexed by Algorithm; digests have radius 0.
-type Radii [SHA256 + 1]uint8
+type Radii [VPDQ + 1]uint8
 
 // DefaultRadii is what a list gets that does not say otherwise. 31 is the
-// customary radius of PDQ; the two 64-bit hashes tell much less apart, and so
+// customary radius of PDQ, also for the frames of videos; the two 64-bit hashes tell much less apart, and so
 // get less than the 10 bits often used with them.
-var DefaultRadii = Radii{PDQ: 31, PHash: 8, DHash: 6}
+var DefaultRadii = Radii{PDQ: 31, PHash: 8, DHash: 6, VPDQ: 31}
 
 // PartnerData is the label that marks a list as made of data of a partner, such as a
 // clearing house of hashes, who gave it to this node alone. A list is marked for good: once

@@ -254,7 +254,7 @@ func (f *fold) settle(i uint32) {
 	s := &f.stmts[p.stmt]
 	t := f.tomb(s)
 	var part moments
-	if p.in <= table(SHA256) {
+	if p.in <= table(VPDQ) {
 		part = t.hash(f.points[p.in].at(p.point))
 	} else {
 		part = t.text(s.kind, f.textsOf(p.in).keys[p.point])

@@ -103,6 +103,7 @@ type config struct {
 			MD5    verdict `toml:"md5"`
 			SHA1   verdict `toml:"sha1"`
 			SHA256 verdict `toml:"sha256"`
+			VPDQ   verdict `toml:"vpdq"`
 		} `toml:"ceiling"`
 	} `toml:"policy"`
 	Log struct {
@@ -321,10 +322,11 @@ func (c *config) policy() hashlist.Policy {
 	p := &c.Policy
 	return hashlist.Policy{
 		Filter: p.Filter.verdict, Reject: p.Reject.verdict, Drop: p.Drop.verdict,
-		Ceiling: [hashlist.SHA256 + 1]hashlist.Verdict{
+		Ceiling: [hashlist.VPDQ + 1]hashlist.Verdict{
 			hashlist.PDQ: p.Ceiling.PDQ.verdict, hashlist.PHash: p.Ceiling.PHash.verdict,
 			hashlist.DHash: p.Ceiling.DHash.verdict, hashlist.MD5: p.Ceiling.MD5.verdict,
 			hashlist.SHA1: p.Ceiling.SHA1.verdict, hashlist.SHA256: p.Ceiling.SHA256.verdict,
+			hashlist.VPDQ: p.Ceiling.VPDQ.verdict,
 		},
 		MinQuality: p.MinQuality,
 		Default:    hashlist.DefaultThresholds(),
