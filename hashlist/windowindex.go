@@ -17,8 +17,8 @@ import (
 // new statement's hash is searched four times instead, as it is, transposed,
 // inverted and both. The other variants cannot be had from a hash.
 type windowIndex struct {
-	points  [SHA256 + 1]points
-	heads   [SHA256 + 1][]uint32 // by the IDs in points: 1 + the number of the first link
+	points  [VPDQ + 1]points
+	heads   [VPDQ + 1][]uint32 // by the IDs in points: 1 + the number of the first link
 	links   []windowLink
 	free    map[uint16][]uint32 // blocks of links to use again, by length
 	uploads []recent
