@@ -87,8 +87,8 @@ type candidate struct {
 	distance   int
 	flat       bool
 	suppressed bool
-	own        bool // this node's own statement, or one that it confirmed
-	ignored    bool // this node disputes the statement
+	own        bool  // this node's own statement, or one that it confirmed
+	ignored    bool  // this node disputes the statement
 	asked      uint8 // of a video: the shares of Match
 	listed     uint8
 }
