@@ -60,6 +60,13 @@ var needs = map[string]Scope{
 	pb.SourceService_ResumeSource_FullMethodName:  ScopeAdmin,
 	pb.SourceService_RemoveSource_FullMethodName:  ScopeAdmin,
 	pb.SourceService_BelieveSource_FullMethodName: ScopeAdmin,
+	pb.ActService_ListActs_FullMethodName:         ScopeAdmin,
+	pb.ActService_GetAct_FullMethodName:           ScopeAdmin,
+	pb.ActService_DecideAct_FullMethodName:        ScopeAdmin,
+
+	pb.ReportService_DraftReport_FullMethodName:  ScopeAdmin,
+	pb.ReportService_RecordReport_FullMethodName: ScopeAdmin,
+	pb.ReportService_ListReports_FullMethodName:  ScopeAdmin,
 
 	pb.AdminService_CreateToken_FullMethodName: ScopeAdmin,
 	pb.AdminService_ListTokens_FullMethodName:  ScopeAdmin,

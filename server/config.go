@@ -10,6 +10,8 @@ import (
 	"github.com/tocsin-fed/tocsin/exchange/source"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	"github.com/tocsin-fed/tocsin/platform"
+	"github.com/tocsin-fed/tocsin/report"
 )
 
 // Config is all that a Server is made of and told.
@@ -45,6 +47,13 @@ type Config struct {
 	Audit hashlist.Audit
 	// Sources are the lists of other systems that are read; nil for none. Serve runs them.
 	Sources *source.Keeper
+	// Acts acts on platforms; nil if none is configured. Whoever runs the Server runs it.
+	Acts *platform.Desk
+	// Marks remember how far the server's own readers have come; needed for Acts on hits of a Window.
+	Marks Marks
+	// Reports remembers what was reported, and Reporter is who reports; nil for no reports.
+	Reports  report.Reports
+	Reporter report.Reporter
 	// Warnings are what GetStatus tells the operator each time, a sentence each.
 	Warnings []string
 

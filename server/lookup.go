@@ -107,6 +107,7 @@ func (s *Server) lookup(r *pb.LookupRequest, budget *int, v *pb.LookupResponse) 
 	}
 	result := s.cfg.Lists.Lookup(q)
 	s.metrics.verdict(result.Verdict)
+	s.actOn("", &q, &result)
 	respond(&result, budget, v)
 	// Who names nothing, as in a check of old files, would push out what was uploaded.
 	if r.GetReference() != nil {

@@ -65,6 +65,7 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 		return f, err
 	}
 	s.metrics.verdict(f.Verdict)
+	s.actOn("", &q, &f.Result)
 	return f, nil
 }
 

@@ -67,6 +67,7 @@ type Server struct {
 	backingUp  sync.Mutex // held while a copy of the database is made and sent
 	defining   sync.Mutex // held from reading a list's definition to replacing it
 	rotating   sync.Mutex // held while the issuer gets another key
+	reporting  sync.Mutex // held from reading which reports were sent to noting another
 
 	health *health.Server
 	remote *grpc.Server // nil without a TCP listener
@@ -223,6 +224,8 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterAdminServiceServer(g, &adminService{s: s})
 	pb.RegisterFederationServiceServer(g, &federationService{s: s})
 	pb.RegisterSourceServiceServer(g, &sourceService{s: s})
+	pb.RegisterActServiceServer(g, &actService{s: s})
+	pb.RegisterReportServiceServer(g, &reportService{s: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)
@@ -234,7 +237,8 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 // setHealth sets the health of the node as a whole and of each service.
 func (s *Server) setHealth(v healthpb.HealthCheckResponse_ServingStatus) {
 	for _, name := range [...]string{"", pb.LookupService_ServiceDesc.ServiceName, pb.ListService_ServiceDesc.ServiceName,
-		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName} {
+		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName,
+		pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName} {
 		s.health.SetServingStatus(name, v)
 	}
 }
@@ -290,6 +294,11 @@ func (s *Server) Serve(ctx context.Context) error {
 		reading, stop := s.untilStopping(s.hard)
 		defer stop()
 		s.running.Go(func() { s.cfg.Sources.Run(reading) })
+	}
+	if s.cfg.Acts != nil && s.cfg.Window != nil && s.cfg.Marks != nil {
+		ctx, cancel := s.untilStopping(s.hard)
+		defer cancel()
+		s.running.Go(func() { s.actOnHits(ctx) })
 	}
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.ready.Store(true)

@@ -65,7 +65,7 @@ var (
 			{"who", &r.Who, r.Who},
 		}
 	})
-	marks = newTable("marks", "mark", 1, checkMark, func(c *Mark) []field {
+	marks = newTable("marks", "mark", 1, checkMark, func(c *mark) []field {
 		return []field{
 			{"name", &c.Name, c.Name},
 			{"at", (*moment)(&c.At), micros(c.At)},
@@ -74,28 +74,29 @@ var (
 	})
 )
 
-// Mark is how far a reader of something in its order has come.
-type Mark struct {
+// mark is how far a reader of something in its order has come.
+type mark struct {
 	Name     string
 	At       time.Time
 	Position uint64
 }
 
-// Mark returns the mark of a name, the zero one with that name if there is none.
-func (db *DB) Mark(ctx context.Context, name string) (Mark, error) {
+// Mark returns the place that the reader of a name has come to, and the time it noted with it; zero if it
+// has noted none.
+func (db *DB) Mark(ctx context.Context, name string) (position uint64, at time.Time, err error) {
 	found, err := marks.read(ctx, db.reader, "WHERE name = $1", name)
 	if err != nil || len(found) == 0 {
-		return Mark{Name: name}, explain(err)
+		return 0, time.Time{}, explain(err)
 	}
-	return found[0], nil
+	return found[0].Position, found[0].At, nil
 }
 
-// SaveMark stores a mark durably.
-func (db *DB) SaveMark(ctx context.Context, c Mark) error {
-	return saveAll(ctx, db, marks, []Mark{c})
+// SaveMark notes both durably.
+func (db *DB) SaveMark(ctx context.Context, name string, position uint64, at time.Time) error {
+	return saveAll(ctx, db, marks, []mark{{name, at, position}})
 }
 
-func checkMark(c *Mark) error {
+func checkMark(c *mark) error {
 	return cmp.Or(checkWord("name", c.Name), checkTime("time", c.At, false), checkCount("position", c.Position))
 }
 

@@ -11,7 +11,6 @@ import (
 	"github.com/tocsin-fed/tocsin/platform"
 	"github.com/tocsin-fed/tocsin/report"
 	"github.com/tocsin-fed/tocsin/revisit"
-	"github.com/tocsin-fed/tocsin/store"
 )
 
 func act(id string, s platform.State, made time.Time) platform.Act {
@@ -48,7 +47,7 @@ func TestActsAreKept(t *testing.T) {
 	acts[1].State = platform.Doing
 	for _, err := range []error{
 		db.SaveAct(ctx, acts[1]), db.SaveAddress(ctx, far), db.SaveAddress(ctx, address(t, "https://far.example/a.png")), db.SaveReport(ctx, sent),
-		db.SaveMark(ctx, store.Mark{Name: "digest", At: received, Position: 7}), db.SaveMark(ctx, store.Mark{Name: "digest", At: received, Position: 8}),
+		db.SaveMark(ctx, "digest", 7, received), db.SaveMark(ctx, "digest", 8, received),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -72,8 +71,8 @@ func TestActsAreKept(t *testing.T) {
 	gotActs, err1 := db.Acts(ctx)
 	gotAddresses, err2 := db.Addresses(ctx)
 	gotReports, err3 := db.Reports(ctx)
-	gotMark, err4 := db.Mark(ctx, "digest")
-	noMark, err5 := db.Mark(ctx, "acts")
+	position, at, err4 := db.Mark(ctx, "digest")
+	none, never, err5 := db.Mark(ctx, "acts")
 	for _, err := range []error{err1, err2, err3, err4, err5} {
 		if err != nil {
 			t.Fatal(err)
@@ -82,7 +81,7 @@ func TestActsAreKept(t *testing.T) {
 	same := gocmp.Comparer(func(a, b hashlist.Hash) bool { return a == b })
 	for _, c := range []struct{ got, want any }{
 		{gotActs, acts}, {gotAddresses, []revisit.Address{far}}, {gotReports, []report.Sent{sent}},
-		{gotMark, store.Mark{Name: "digest", At: received, Position: 8}}, {noMark, store.Mark{Name: "acts"}},
+		{position, uint64(8)}, {at, received}, {none, uint64(0)}, {never, time.Time{}},
 	} {
 		if d := gocmp.Diff(c.want, c.got, same); d != "" {
 			t.Error(d)
@@ -111,7 +110,7 @@ func TestActsRefused(t *testing.T) {
 		"no url":     func() error { return db.SaveAddress(t.Context(), address(t, "")) },
 		"no scheme":  func() error { return db.SaveAddress(t.Context(), address(t, "far.example/a.png")) },
 		"no verdict": func() error { return db.SaveReport(t.Context(), report.Sent{Agency: "ncmec", Begun: received}) },
-		"no name":    func() error { return db.SaveMark(t.Context(), store.Mark{}) },
+		"no name":    func() error { return db.SaveMark(t.Context(), "", 1, received) },
 	} {
 		if save() == nil {
 			t.Errorf("%s: saved", name)
@@ -131,7 +130,7 @@ func TestActsChangedRows(t *testing.T) {
 			for _, err := range []error{
 				db.SaveAct(t.Context(), act("a", platform.Doing, received)), db.SaveAddress(t.Context(), address(t, "https://far.example/a.png")),
 				db.SaveReport(t.Context(), report.Sent{Verdict: "v1", Agency: "ncmec", Begun: received, Who: "alice"}),
-				db.SaveMark(t.Context(), store.Mark{Name: "digest", At: received, Position: 7}),
+				db.SaveMark(t.Context(), "digest", 7, received),
 			} {
 				if err != nil {
 					t.Fatal(err)

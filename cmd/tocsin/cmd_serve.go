@@ -21,6 +21,7 @@ import (
 	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	"github.com/tocsin-fed/tocsin/report"
 	"github.com/tocsin-fed/tocsin/server"
 	"github.com/tocsin-fed/tocsin/store"
 )
@@ -149,6 +150,10 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
 	sc.Backup, sc.Scratch, sc.Offline = db.Backup, dir, issuer.offline
 	sc.Audit, sc.Reviews = db, db
+	if sc.Acts, err = conf.desk(ctx, dir, log, db); err != nil {
+		return err
+	}
+	sc.Marks, sc.Reports, sc.Reporter = db, db, report.Reporter(conf.Report)
 	var peers *federation.Node
 	// Also where it is off: which lists of others act, and which keys count no more, was agreed on before.
 	if peers, err = conf.federate(ctx, dir, log, lists, db, issuer); err != nil {
@@ -195,11 +200,19 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		}
 		reached <- err
 	}()
+	acted := make(chan error, 1)
+	go func() {
+		if sc.Acts == nil {
+			acted <- nil
+			return
+		}
+		acted <- sc.Acts.Run(reaching)
+	}()
 	done := make(chan error, 1)
 	go func() {
 		err := srv.Serve(serving)
 		leave()
-		done <- errors.Join(err, <-reached)
+		done <- errors.Join(err, <-reached, <-acted)
 	}()
 
 	grpcAddr, httpAddr := srv.Addrs()

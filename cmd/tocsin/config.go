@@ -106,7 +106,16 @@ type config struct {
 			VPDQ   verdict `toml:"vpdq"`
 		} `toml:"ceiling"`
 	} `toml:"policy"`
-	Log struct {
+	Report struct {
+		FirstName string `toml:"first_name"`
+		LastName  string `toml:"last_name"`
+		Email     string `toml:"email"`
+		Company   string `toml:"company"`
+		TermsURL  string `toml:"terms_url"`
+		LegalURL  string `toml:"legal_url"`
+	} `toml:"report"`
+	Platforms []platformConfig `toml:"platform"`
+	Log       struct {
 		Level  level  `toml:"level"`
 		Format format `toml:"format"`
 	} `toml:"log"`
@@ -206,14 +215,14 @@ func decodeTOML(path string, text []byte, c *config) error {
 	return nil
 }
 
-// each visits every key with its value, in the order of the struct. The value
-// can be set.
+// each visits every key with its value, in the order of the struct, but for those
+// of sections that may stand there many times. The value can be set.
 func (c *config) each(visit func(key string, v reflect.Value)) {
 	var walk func(prefix string, v reflect.Value)
 	walk = func(prefix string, v reflect.Value) {
 		for i := range v.NumField() {
-			if !v.Type().Field(i).IsExported() {
-				continue
+			if !v.Type().Field(i).IsExported() || v.Field(i).Kind() == reflect.Slice && v.Field(i).Type().Elem().Kind() == reflect.Struct {
+				continue // a section that may stand there many times has no key of its own
 			}
 			key := prefix + v.Type().Field(i).Tag.Get("toml")
 			f := v.Field(i)

@@ -160,6 +160,9 @@ func (c *config) check(dir string) error {
 		return fmt.Errorf("media: %w", err)
 	}
 	hasher.Close()
+	if _, err := c.platforms(dir); err != nil {
+		return err
+	}
 	sc := c.server(dir)
 	if n := len(sc.GRPC.Socket); n > maxSocketPath {
 		return c.wrong("grpc.socket", fmt.Errorf("the path %s has %d bytes, a unix socket's may have %d: set a shorter one, such as /run/tocsin.sock", sc.GRPC.Socket, n, maxSocketPath))

@@ -118,7 +118,7 @@ func TestSetReadsWhatPrintWrites(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	if want := defaults(); *c != *want {
+	if want := defaults(); !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
 }

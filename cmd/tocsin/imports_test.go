@@ -32,7 +32,8 @@ var mayImport = map[string][]string{
 	"revisit":            {"hashlist"},
 	"store":              {"exchange/source", "federation", "hashlist", "platform", "report", "revisit"}, // keeps what they remember, as they define it
 	"proto/tocsin/v1":    {},
-	"server":             {"exchange", "exchange/source", "federation", "guarded", "hashlist", "hashlist/imagehash", "hashlist/rules", "proto/tocsin/v1"},
+	"server": {"exchange", "exchange/source", "federation", "guarded", "hashlist", "hashlist/imagehash", "hashlist/rules", "platform",
+		"proto/tocsin/v1", "report"},
 }
 
 // testsMayImport is what the test files of a package may import beyond
