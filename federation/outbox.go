@@ -49,17 +49,13 @@ func (n *Node) audience(list string) hashlist.Audience {
 	return d.Audience
 }
 
-// mayRead is the one place that says who may read a list: anybody a public one, the
-// servers of approved followers one for followers, nobody a local one or one
-// that is not there. actor is who signed the request, "" for nobody.
+// mayRead says who may read a list: the servers of approved followers one for followers. actor is who
+// signed the request, "" for nobody.
 //
 // A server may read what one of its actors was approved for: it sees what they are sent
 // anyway, and most servers fetch as an actor of their own.
 func (n *Node) mayRead(list, actor string) bool {
-	switch n.audience(list) {
-	case hashlist.Public:
-		return true
-	case hashlist.Followers:
+	return n.Readable(list, func() bool {
 		origin, err := hashlist.Origin(actor)
 		if err != nil {
 			return false
@@ -71,6 +67,18 @@ func (n *Node) mayRead(list, actor string) bool {
 				return true
 			}
 		}
+		return false
+	})
+}
+
+// Readable is the one place that says who may read a list: anybody a public one, whoever is approved
+// one for followers, nobody a local one, one of partner data or one that is not there.
+func (n *Node) Readable(list string, approved func() bool) bool {
+	switch n.audience(list) {
+	case hashlist.Public:
+		return true
+	case hashlist.Followers:
+		return approved()
 	}
 	return false
 }

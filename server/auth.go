@@ -111,7 +111,7 @@ func openKeyring(ctx context.Context, store Tokens, limit Limit) (*keyring, erro
 		return nil, fmt.Errorf("read tokens: %w", err)
 	}
 	for _, t := range tokens {
-		if !slices.Contains(scopes[:], t.Scope) {
+		if !t.Scope.Valid() {
 			return nil, fmt.Errorf("token %.80q has the unknown scope %.80q", t.Name, t.Scope)
 		}
 		k.add(t)
@@ -135,8 +135,8 @@ func (k *keyring) create(ctx context.Context, name string, scope Scope, expires 
 	if err := hashlist.CheckName(name); err != nil {
 		return Token{}, "", invalid("name of the token", err)
 	}
-	if !slices.Contains(scopes[:], scope) {
-		return Token{}, "", refuse(errInvalid, "unknown scope %.40q (want lookup, submit or admin)", string(scope))
+	if !scope.Valid() {
+		return Token{}, "", refuse(errInvalid, "unknown scope %.40q (want lookup, submit, admin, blocks or read:LIST)", string(scope))
 	}
 	secret := newSecret()
 	sum, _ := secretSum(secret)

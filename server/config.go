@@ -5,6 +5,8 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/exchange/source"
@@ -120,7 +122,8 @@ type Issuer interface {
 	PublicKey() ed25519.PublicKey
 }
 
-// Scope is what a token may do. Each scope includes those before it.
+// Scope is what a token may do. Each of the first three includes those before it; the others include nothing
+// but what they name, and are for other people's servers.
 type Scope string
 
 // The scopes.
@@ -128,7 +131,21 @@ const (
 	ScopeLookup Scope = "lookup"
 	ScopeSubmit Scope = "submit"
 	ScopeAdmin  Scope = "admin"
+	// ScopeBlocks is for reading what this node makes of all lists of servers together, at
+	// /blocks.csv and its like: for the operator's own servers, since lists that others gave to
+	// this node alone are in it.
+	ScopeBlocks Scope = "blocks"
+	// ScopeRead and the name of a list are for reading that list where it is published.
+	ScopeRead = "read:"
 )
+
+// Valid reports whether s is a scope.
+func (s Scope) Valid() bool {
+	if list, ok := strings.CutPrefix(string(s), ScopeRead); ok {
+		return hashlist.CheckName(list) == nil
+	}
+	return slices.Contains(scopes[:], s) || s == ScopeBlocks
+}
 
 // Token is a token as it is stored.
 type Token struct {

@@ -27,6 +27,8 @@ type Federation interface {
 	Inspect(ctx context.Context, address string) (*federation.Inspection, error)
 	IssuerKeys(issuer string) []federation.Key
 	Counters() federation.Counters
+	// Readable says who may read a list of this node: approved is asked where that is only for some.
+	Readable(list string, approved func() bool) bool
 	// RotateKey gives this node's issuer a new key: the one given, whose private half is kept
 	// elsewhere, or else one that it makes and keeps. When it returns, Config.Issuer
 	// signs with that key, or with none.

@@ -32,8 +32,12 @@ func (s *Server) listenPublic() error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true) // over TLS only
+	handler, err := s.publish(s.cfg.PublicHandler)
+	if err != nil {
+		return err
+	}
 	s.public = &http.Server{
-		Handler: s.counted(s.cfg.PublicHandler), Protocols: protocols,
+		Handler: s.counted(handler), Protocols: protocols,
 		ReadHeaderTimeout: headerTime, ReadTimeout: publicReadTime, WriteTimeout: publicWriteTime, IdleTimeout: publicIdleTime,
 		MaxHeaderBytes: maxHeaders, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: publicStreams},
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

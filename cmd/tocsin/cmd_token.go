@@ -32,18 +32,23 @@ func (a *app) tokenCreateCommand() *cobra.Command {
 		Use: "create NAME", Short: "Make a token", Args: cobra.ExactArgs(1),
 		Long: `Make a token and print its secret, which is stored hashed and cannot be shown
 again. Scope lookup is for asking, and for upload hooks; submit is for putting
-hashes on lists too; admin is for everything.`,
-		Example: "  tocsin token create pictrs --scope lookup",
+hashes on lists too; admin is for everything.
+
+Scope read:LIST is for somebody else's server that reads one list for followers, at
+/lists/LIST.csv and its like; blocks is for your own servers that read at /blocks.csv what this node
+makes of all lists of servers. Such a token is sent as a password with any name, or as
+a bearer token. docs/sources.md has the addresses.`,
+		Example: "  tocsin token create pictrs --scope lookup\n  tocsin token create bob-gts --scope read:spam",
 	}
-	scope := cmd.Flags().String("scope", "lookup", "lookup, submit or admin; each includes the one before it")
+	scope := cmd.Flags().String("scope", "lookup", "lookup, submit or admin, each of which includes the one before it; or blocks, or read:LIST")
 	expires := cmd.Flags().String("expires", "", `when it ends: a time such as "30d" or "12h", or a date such as 2030-12-31`)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := hashlist.CheckName(args[0]); err != nil {
 			return a.usage("name of a token: %w", err)
 		}
-		if s := server.Scope(*scope); s != server.ScopeLookup && s != server.ScopeSubmit && s != server.ScopeAdmin {
-			return a.usage("unknown scope %.40q (want lookup, submit or admin)", *scope)
+		if !server.Scope(*scope).Valid() {
+			return a.usage("unknown scope %.40q (want lookup, submit, admin, blocks or read:LIST)", *scope)
 		}
 		until, err := parseExpiry(*expires, time.Now())
 		if err != nil {
