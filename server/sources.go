@@ -287,7 +287,7 @@ func AskAboutSource(reviews hashlist.Reviews) func(context.Context, source.Sourc
 
 // decideSource carries out what a person decided about a run: approve does what was shown, dismiss
 // discards it.
-func (s *Server) decideSource(ctx context.Context, r hashlist.Review, d hashlist.ReviewDecision) error {
+func (s *Server) decideSource(ctx context.Context, r hashlist.Review, d *hashlist.ReviewDecision) error {
 	k, err := s.keeper()
 	if err != nil {
 		return err

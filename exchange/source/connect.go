@@ -70,8 +70,10 @@ func openFIRES(ctx context.Context, n *session, s *Source, _ time.Time) (*batch,
 			case !history:
 				last = newest(last, id)
 				return request{}, false, nil
-			case id == "" || id == last:
+			case p.rows == 0 || id == last:
 				return request{}, false, nil
+			case id == "":
+				return request{}, false, refused("a page of its changes has no id to go on from")
 			default:
 				last = id
 			}
@@ -200,8 +202,9 @@ func openNCMEC(ctx context.Context, n *session, s *Source, now time.Time) (*batc
 const stopNCIIPage = 1000
 
 // openStopNCII reads StopNCII's hashes; the address ends in /v1/FetchHashes, and the
-// two keys come in headers from the credentials. That a hash is withdrawn is said by its hashStatus. The cursor is when
-// the last run began, less an hour: lastModtimestamp of what came late may be earlier.
+// two keys come in headers from the credentials. That a hash is withdrawn is said by its hashStatus. The cursor is the
+// nextSetTimestamp that the last page gives, or else when the run began, less an hour: what came late may be
+// dated earlier.
 func openStopNCII(ctx context.Context, n *session, s *Source, now time.Time) (*batch, error) {
 	since := int64(0)
 	if len(s.Cursor) > 0 {
@@ -211,11 +214,16 @@ func openStopNCII(ctx context.Context, n *session, s *Source, now time.Time) (*b
 		}
 		since = v
 	}
-	token := ""
+	token, upTo := "", int64(0)
 	rows := n.pages(ctx, formatOf("stopncii"), s.options(), func(p *page) (request, bool, error) {
 		if p != nil {
 			next := p.beside["nextPageToken"]
-			if next == "" {
+			if at := p.beside["nextSetTimestamp"]; at != "" {
+				if v, err := strconv.ParseInt(at, 10, 64); err == nil && v > since {
+					upTo = v
+				}
+			}
+			if next == "" || next == "null" || p.beside["hasMoreRecords"] == "false" {
 				return request{}, false, nil
 			}
 			if next == token {
@@ -231,7 +239,10 @@ func openStopNCII(ctx context.Context, n *session, s *Source, now time.Time) (*b
 		return request{url: at, accept: jsonTypes}, err == nil, err
 	})
 	return &batch{rows: rows, form: exchange.Changes, finish: func(r *Run) {
-		r.Cursor = []byte(strconv.FormatInt(max(0, now.Add(-time.Hour).Unix()), 10))
+		if upTo == 0 {
+			upTo = max(since, now.Add(-time.Hour).Unix())
+		}
+		r.Cursor = []byte(strconv.FormatInt(upTo, 10))
 	}}, nil
 }
 

@@ -68,6 +68,11 @@ func (k *Keeper) read(ctx context.Context, s *Source, r *Run, progress func(stri
 	if ago := k.now().Sub(s.Full); ago < 0 || ago > fullEvery {
 		ask.ETag, ask.Modified = "", ""
 	}
+	if s.Format == "mastodon-api" || s.Format == "fediblockhole" { // which may hide domains behind their digests
+		if n.known, err = knownDomains(ctx, k.cfg.Lists); err != nil {
+			return nil, nil, err
+		}
+	}
 	b, err := formats[s.Format].open(ctx, n, &ask, k.now())
 	if err != nil {
 		return nil, nil, err

@@ -77,7 +77,7 @@ func newNode(t *testing.T) *node {
 	t.Cleanup(func() { client.CloseIdleConnections(); n.server.CloseClientConnections(); n.server.Close() })
 	n.cfg = source.Config{
 		Lists: n.lists, Store: n.db, Issuer: issuer, Origin: origin, Client: client, Loopback: true, Dir: t.TempDir(), Version: "test",
-		Log: slog.New(slog.DiscardHandler), RunTime: 5 * time.Second, Idle: 300 * time.Millisecond, MaxBody: 1 << 20,
+		Log: slog.New(slog.DiscardHandler), RunTime: time.Minute, Idle: 20 * time.Second, MaxBody: 1 << 20,
 		Ask: func(_ context.Context, s source.Source, r source.Run) error {
 			n.asked = append(n.asked, fmt.Sprintf("%s/%d", s.Name, r.Number))
 			return nil
@@ -253,6 +253,10 @@ func TestBadSources(t *testing.T) {
 				t.Fatalf("approved: %v, %d on the list", r.State, n.subjects())
 			}
 			before := n.fold()
+			if c.why == "nothing came" {
+				n.cfg.Idle = 300 * time.Millisecond
+				n.open()
+			}
 			n.serve(c.answer)
 			r := n.run()
 			if r.State != c.want || !strings.Contains(r.Why, c.why) {
