@@ -45,7 +45,7 @@ func (o Options) domain(text, digest, comment string) (string, error) {
 		return o.uncover(text, digest != "", sum)
 	}
 	domain, err := names.ToASCII(text)
-	if err != nil {
+	if again, twice := names.ToASCII(domain); err != nil || twice != nil || again != domain { // which some odd names are not
 		return "", fmt.Errorf("%.80q is not a domain", text)
 	}
 	if err := hashlist.CheckDomain(domain); err != nil {

@@ -1,9 +1,13 @@
 package exchange
 
 import (
+	"bytes"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
@@ -75,5 +79,91 @@ func fuzzFormat(f *testing.F, name string) {
 			t.Fatalf("line %d of %d", last, 1+strings.Count(in, "\n"))
 		}
 		roundTrip(t, format(t, name), in[:min(len(in), 20)], rows)
+	})
+}
+
+// FuzzRows reads anything in every format that is not of hashes on lines: rows are fit to enter a log, nothing
+// follows a final error, and what was read comes to the same fold after it was written.
+func FuzzRows(f *testing.F) {
+	var names []string
+	for _, format := range Formats()[len(lineFormats()):] {
+		names = append(names, format.Name)
+	}
+	for _, s := range samples {
+		if i := slices.Index(names, s.format); i >= 0 {
+			f.Add(uint8(i), s.text)
+		}
+	}
+	f.Fuzz(func(t *testing.T, n uint8, in string) {
+		format := format(t, names[int(n)%len(names)])
+		var rows []Row
+		last, final := 0, error(nil)
+		for row, err := range format.Read(strings.NewReader(in), Options{}) {
+			if final != nil {
+				t.Fatalf("something follows the error %v", final)
+			}
+			line := row.Line
+			if bad, ok := errors.AsType[BadRow](err); ok {
+				if line = bad.Line; bad.Reason == "" {
+					t.Fatal("a bad row without a reason")
+				}
+			} else if err != nil {
+				final = err
+				continue
+			}
+			if line < 1 || line > 1+strings.Count(in, "\n") || line < last && format.Name != "pleroma" {
+				t.Fatalf("line %d after %d of %d", line, last, 1+strings.Count(in, "\n"))
+			}
+			last = line
+			if err != nil {
+				continue
+			}
+			withdrawn := row.Withdrawn
+			if row.Withdrawn = false; withdrawn && row.thing() == (thing{}) {
+				continue
+			}
+			if err := row.check(); err != nil {
+				t.Fatalf("%+v: %v", row, err)
+			}
+			if row.Reason != comment(row.Reason) {
+				t.Fatalf("reason %q", row.Reason)
+			}
+			row.Withdrawn = withdrawn
+			rows = append(rows, row)
+		}
+		fold := folded(rows)
+		var file bytes.Buffer
+		w := format.Write(&file, Head{Name: "list"})
+		for _, row := range rows {
+			if _, still := fold[cmpName(row)]; !still || row.Withdrawn {
+				continue
+			}
+			if err := w.Write(row); err != nil {
+				t.Fatalf("%s: writing %+v: %v", format.Name, row, err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		text := file.String()
+		back, bad, err := readAll(format, file.Bytes(), Options{})
+		if err != nil || len(bad) > 0 {
+			t.Fatalf("%s: reading what was written: %v %v\n%s", format.Name, bad, err, text)
+		}
+		if diff := cmp.Diff(fold, folded(back)); diff != "" {
+			t.Fatalf("%s: the fold changed: %s\n%s", format.Name, diff, text)
+		}
+	})
+}
+
+// FuzzDetect must find a format or say that it cannot.
+func FuzzDetect(f *testing.F) {
+	for _, s := range samples {
+		f.Add([]byte(s.text))
+	}
+	f.Fuzz(func(t *testing.T, head []byte) {
+		if format, err := Detect(head); (err == nil) != (format.Read != nil) {
+			t.Fatalf("%q, %v", format.Name, err)
+		}
 	})
 }

@@ -83,8 +83,11 @@ func ncmecPage(r io.Reader, o Options, yield func(Row, error) bool) error {
 			if !root && t.Name.Local != "queryResult" || t.Name.Space != ncmecSpace {
 				return fmt.Errorf("this is not NCMEC's hash sharing, version 2: it has %.40s in name space %.80q", t.Name.Local, t.Name.Space)
 			}
-			root = true
 			line, _ := d.InputPos()
+			if root && depth == 0 {
+				return fmt.Errorf("line %d: something follows behind the XML", line)
+			}
+			root = true
 			switch t.Name.Local {
 			case "image", "video", "deletedImage", "deletedVideo":
 				src.grant()
