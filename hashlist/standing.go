@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tocsin-fed/tocsin/bktree"
 )
 
 // Listed reports which of hashes are in force on a list by a statement of the
@@ -22,6 +24,40 @@ func (l *Lists) Listed(list, issuer string, hashes []Hash) []bool {
 		})
 	}
 	return listed
+}
+
+// OfPartners reports which of hashes are in force on a list of partner data, nil if none is.
+func (l *Lists) OfPartners(hashes []Hash) []bool {
+	now := time.Now().Unix()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var theirs []bool
+	for i, h := range hashes {
+		l.fold.each(h, func(s *stmt) bool {
+			if !s.list.partner || !s.stands(now) {
+				return true
+			}
+			if theirs == nil {
+				theirs = make([]bool, len(hashes))
+			}
+			theirs[i] = true
+			return false
+		})
+	}
+	return theirs
+}
+
+// Known returns the subjects of a kind that are in force on any list, each once and in no order. kind is
+// AddAccounts, AddInstances or AddContent.
+func (l *Lists) Known(kind Kind) []string {
+	if kind != AddAccounts && kind != AddInstances && kind != AddContent {
+		return nil
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var all []string
+	l.fold.textsOf(kind.table()).all(func(_ bktree.ID, text string) { all = append(all, text) })
+	return all
 }
 
 // Standing returns the statements of the given issuer by which h is in force on

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -102,8 +103,8 @@ func (s *Server) entry(r *hashlist.Record) *pb.Entry {
 	return v
 }
 
-// Export implements the RPC. A hash that two statements list is written twice.
-// What an entry recommends to accept is left out, unless the whole list does: the formats
+// Export implements the RPC. A hash that two statements list is written twice; of a server or account
+// the gravest that is said. Of hashes, what an entry recommends to accept is left out, unless the whole list does: the formats
 // have no word for it, and would have others refuse what is known to be harmless.
 func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportServer) error {
 	s := l.s
@@ -118,35 +119,61 @@ func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportSe
 	if err != nil {
 		return refuse(errInvalid, "%v", err)
 	}
-	if list.Action == hashlist.Accept && format.Name == "pytx" {
+	lossless := format.Name == "csv"
+	if list.Action == hashlist.Accept && (format.Name == "pytx" || format.Partner) {
 		return refuse(errState, "list %s is of what is known to be harmless, and %s would have others refuse it: export it as plain", list.Name, format.Name)
 	}
 	out := &exportWriter{stream: stream}
-	w := format.Write(out, exchange.Head{Name: list.Name, Address: list.ID})
+	w := format.Write(out, exchange.Head{Name: list.Name, Address: list.ID, At: list.Updated})
+	write := func(row exchange.Row) error {
+		switch err := w.Write(row); {
+		case errors.Is(err, exchange.ErrCannotCarry):
+			out.progress.LeftOut++
+		case err != nil:
+			return err
+		case row.Subject != "":
+			out.progress.Subjects++
+		default:
+			out.progress.Hashes++
+		}
+		return nil
+	}
+	subjects := map[string]exchange.Row{}
 	for record, err := range s.cfg.Lists.After(stream.Context(), 0, hashlist.Selection{List: list.ID}) {
 		if err != nil {
 			return err
 		}
-		if record.Statement.Kind != hashlist.AddHashes {
-			continue
+		v := &record.Statement
+		row := exchange.Row{Quality: -1, Labels: slices.Concat(list.Labels, v.Labels), Action: cmp.Or(v.Action, list.Action), Reason: v.Reason}
+		slices.Sort(row.Labels)
+		row.Labels = slices.Compact(row.Labels)
+		row.Labels = row.Labels[:min(len(row.Labels), hashlist.MaxLabels)]
+		switch v.Kind {
+		case hashlist.AddHashes:
+			for _, h := range s.cfg.Lists.InForce(v) {
+				if row.Action == hashlist.Accept && list.Action != hashlist.Accept && !lossless {
+					out.progress.LeftOut++
+					continue
+				}
+				row.Hash = h
+				if err := write(row); err != nil {
+					return err
+				}
+			}
+		case hashlist.AddAccounts, hashlist.AddInstances:
+			for _, subject := range s.cfg.Lists.SubjectsInForce(v) {
+				if has, ok := subjects[subject]; !ok || has.Action < row.Action {
+					row.Subject = subject
+					subjects[subject] = row
+				}
+			}
+		case hashlist.AddContent:
+			out.progress.LeftOut += uint64(len(s.cfg.Lists.SubjectsInForce(v)))
 		}
-		action := cmp.Or(record.Statement.Action, list.Action)
-		labels := slices.Concat(list.Labels, record.Statement.Labels)
-		slices.Sort(labels)
-		labels = slices.Compact(labels)
-		for _, h := range s.cfg.Lists.InForce(&record.Statement) {
-			if action == hashlist.Accept && list.Action != hashlist.Accept {
-				out.progress.LeftOut++
-				continue
-			}
-			switch err := w.Write(exchange.Row{Hash: h, Quality: -1, Labels: labels}); {
-			case errors.Is(err, exchange.ErrCannotCarry):
-				out.progress.LeftOut++
-			case err != nil:
-				return err
-			default:
-				out.progress.Hashes++
-			}
+	}
+	for _, subject := range slices.Sorted(maps.Keys(subjects)) {
+		if err := write(subjects[subject]); err != nil {
+			return err
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -166,7 +193,7 @@ func (w *exportWriter) Write(b []byte) (n int, err error) {
 	for len(b) > 0 {
 		chunk := b[:min(len(b), exportChunk)]
 		b = b[len(chunk):]
-		m := &pb.ExportResponse{Chunk: chunk, Hashes: w.progress.Hashes, LeftOut: w.progress.LeftOut}
+		m := &pb.ExportResponse{Chunk: chunk, Hashes: w.progress.Hashes, LeftOut: w.progress.LeftOut, Subjects: w.progress.Subjects}
 		if err := w.stream.Send(m); err != nil {
 			return n, err
 		}

@@ -1,16 +1,20 @@
 package server
 
 import (
+	"bufio"
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"hash/maphash"
 	"io"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tocsin-fed/tocsin/exchange"
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -24,6 +28,9 @@ const (
 	progressRows   = 10_000
 	refusedAtOnce  = 100    // refused rows in one message
 	refusedInAll   = 10_000 // refused rows described; all are counted
+	changesInAll   = 10_000 // changes described
+	// sniffed is how much of a file is looked at to tell its format.
+	sniffed = 4 << 10
 	// dryMemory is how many hashes a dry run remembers to find repetitions. It
 	// takes about 40 bytes for each. Beyond, it counts as new what may not be.
 	dryMemory = 4_000_000
@@ -36,9 +43,13 @@ type importer struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	model  hashlist.Statement // what all its statements share
+	to     hashlist.List      // the list
+	format exchange.Format
 	strict bool
 	dry    bool // nothing is listed
 	draft  bool // so is what is drafted; then dry is set too
+	absent bool // what is not in the file is retracted
+	sure   bool // a person approved of what would be held
 
 	// The handler's own.
 	batch    []exchange.Row
@@ -50,6 +61,14 @@ type importer struct {
 	bad      []*pb.RefusedRow // not yet sent
 	repeated uint64           // found in the batch
 	bytes    uint64
+	subjects []exchange.Row             // servers and accounts, to be compared when all are there
+	gone     map[hashlist.Hash]struct{} // taken back by the file; nil for none
+	fresh    uint64                     // not on the list yet
+	changed  uint64
+	taken    uint64 // retracted
+	held     string
+	changes  []*pb.ImportChange // not yet sent
+	told     int                // changes described
 	sent     time.Time
 	sentRows uint64
 
@@ -59,12 +78,14 @@ type importer struct {
 	mu      sync.Mutex // guards what follows
 	listed  uint64
 	skipped uint64
+	found   uint64   // hashes that are not on the list yet
 	drafts  [][]byte // not yet sent
 }
 
-// Import implements the RPC. Rows are gathered into batches; each is compared
+// Import implements the RPC. Rows of hashes are gathered into batches; each is compared
 // with the list and what is new is signed, one statement for each set of
-// labels, and applied, all or nothing. What has been begun when the caller
+// terms, and applied, all or nothing. Rows of servers and accounts, and what the file takes
+// back, wait for the end of the file. What has been begun when the caller
 // leaves is finished, so the list holds whole statements only, and the same
 // import run again passes over what it finds there.
 func (l *listService) Import(stream pb.ListService_ImportServer) error {
@@ -76,7 +97,7 @@ func (l *listService) Import(stream pb.ListService_ImportServer) error {
 	} else if err != nil {
 		return err
 	}
-	im, format, options, err := s.newImporter(stream, first.GetOptions())
+	im, err := s.newImporter(stream, first.GetOptions())
 	if err != nil {
 		return err
 	}
@@ -98,8 +119,16 @@ func (l *listService) Import(stream pb.ListService_ImportServer) error {
 		im.bytes += uint64(len(m.GetChunk()))
 		return m.GetChunk(), checkChunk(m.GetChunk())
 	}}
-	err = im.read(format.Read(file, options))
+	whole := bufio.NewReaderSize(file, sniffed)
+	options, err := im.choose(whole, first.GetOptions())
+	if err != nil {
+		return err
+	}
+	err = im.read(im.format.Read(whole, options))
 	im.work.Wait()
+	if err == nil && context.Cause(im.ctx) == nil {
+		err = im.settle() // only of a whole file
+	}
 	if failed := context.Cause(im.ctx); failed != nil {
 		return failed
 	}
@@ -110,56 +139,97 @@ func (l *listService) Import(stream pb.ListService_ImportServer) error {
 	return err
 }
 
-func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOptions) (*importer, exchange.Format, exchange.Options, error) {
-	var format exchange.Format
-	var options exchange.Options
-	fail := func(err error) (*importer, exchange.Format, exchange.Options, error) {
-		return nil, format, options, err
-	}
+func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOptions) (*importer, error) {
 	if o == nil {
-		return fail(refuse(errInvalid, "the first message has no options"))
+		return nil, refuse(errInvalid, "the first message has no options")
 	}
 	list, err := s.find(o.GetList())
 	if err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if err := s.own(list.ID); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if err := s.byHand(&list); err != nil {
-		return fail(err)
+		return nil, err
 	}
-	if format, err = exchange.Lookup(o.GetFormat()); err != nil {
-		return fail(refuse(errInvalid, "%v", err))
-	}
-	if o.GetAlgorithm() != "" {
-		if options.Algorithm, err = hashlist.ParseAlgorithm(o.GetAlgorithm()); err != nil {
-			return fail(refuse(errInvalid, "%v", err))
-		}
-	}
-	options.MinQuality = cmp.Or(s.cfg.Policy.MinQuality, -1) // 0 would be the default
 	im := &importer{
 		s: s, stream: stream, strict: o.GetStrict(), dry: o.GetDryRun() || o.GetDraft(), draft: o.GetDraft() && !o.GetDryRun(),
+		to: list, absent: o.GetRetractAbsent(), sure: o.GetApprove(),
 		inBatch: map[hashlist.Hash]struct{}{}, sent: time.Now(), room: make(chan struct{}, importParallel),
 		model: hashlist.Statement{Kind: hashlist.AddHashes, List: list.ID, Reason: o.GetReason()},
 	}
 	if im.model.Labels, err = labels(o.GetLabels()); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	if im.model.Expires, err = expiry(o.GetExpires()); err != nil {
-		return fail(err)
+		return nil, err
 	}
 	// Everything but the hashes can be checked before the first row.
 	probe := im.model
 	probe.Hashes = []hashlist.Hash{anyHash}
 	if err := s.validate(probe); err != nil {
-		return fail(err)
+		return nil, err
+	}
+	if o.GetFormat() != autoFormat {
+		if im.format, err = exchange.Lookup(o.GetFormat()); err != nil {
+			return nil, refuse(errInvalid, "%v", err)
+		}
 	}
 	if im.dry {
 		im.seen, im.seed = map[uint64]struct{}{}, maphash.MakeSeed()
 	}
 	im.ctx, im.cancel = context.WithCancelCause(stream.Context())
-	return im, format, options, nil
+	return im, nil
+}
+
+// autoFormat is the name under which the format is told from the file.
+const autoFormat = "auto"
+
+// choose finds the format, checks that what comes in it may go to the list, and says how it is read.
+func (im *importer) choose(file *bufio.Reader, o *pb.ImportOptions) (exchange.Options, error) {
+	options := exchange.Options{MinQuality: cmp.Or(im.s.cfg.Policy.MinQuality, -1), Columns: o.GetColumns(), Known: im.known()} // 0 would be the default
+	if o.GetFormat() == autoFormat {
+		head, err := file.Peek(sniffed)
+		if err != nil && err != io.EOF {
+			return options, err
+		}
+		if im.format, err = exchange.Detect(head); err != nil {
+			return options, refuse(errInvalid, "%v", err)
+		}
+	}
+	var err error
+	if o.GetAlgorithm() != "" {
+		if options.Algorithm, err = hashlist.ParseAlgorithm(o.GetAlgorithm()); err != nil {
+			return options, refuse(errInvalid, "%v", err)
+		}
+	}
+	if options.Action, err = action(o.GetAction()); err != nil {
+		return options, err
+	}
+	switch {
+	case im.format.Partner && !im.to.Partner:
+		return options, refuse(errState, "what comes as %s was given to you alone, and list %s is not marked as one of partner data: create one with `tocsin list create NAME --partner`",
+			im.format.Name, im.to.Name)
+	case im.absent && im.format.Form != exchange.Snapshot:
+		return options, refuse(errInvalid, "a file of format %s need not be all there is: nothing may be retracted because it is absent from one", im.format.Name)
+	}
+	return options, nil
+}
+
+// known finds domains by their digests among those that any list here has.
+func (im *importer) known() func([sha256.Size]byte) (string, bool) {
+	var domains map[[sha256.Size]byte]string
+	return func(digest [sha256.Size]byte) (string, bool) {
+		if domains == nil {
+			domains = map[[sha256.Size]byte]string{}
+			for _, d := range im.s.cfg.Lists.Known(hashlist.AddInstances) {
+				domains[sha256.Sum256([]byte(d))] = d
+			}
+		}
+		d, ok := domains[digest]
+		return d, ok
+	}
 }
 
 // anyHash stands for the hashes to come when the rest of a statement is checked.
@@ -196,8 +266,17 @@ func (im *importer) read(rows func(yield func(exchange.Row, error) bool)) error 
 	return failed
 }
 
-// add puts a row into the batch.
+// add puts a row into the batch, or aside.
 func (im *importer) add(row exchange.Row) error {
+	switch {
+	case row.Subject != "":
+		return im.addSubject(row)
+	case row.Withdrawn && row.Hash == hashlist.Hash{}:
+		return exchange.BadRow{Line: row.Line, Reason: "it takes back an entry by its number alone: only a source that is subscribed to remembers which hashes that had"}
+	case row.Withdrawn:
+		return im.takeBack(row)
+	}
+	delete(im.gone, row.Hash) // of two rows the last counts
 	if _, ok := im.inBatch[row.Hash]; ok {
 		im.repeated++
 		return nil
@@ -212,6 +291,18 @@ func (im *importer) add(row exchange.Row) error {
 			im.seen[k] = struct{}{}
 		}
 	}
+	if err := im.complete(&row); err != nil {
+		return err
+	}
+	im.inBatch[row.Hash] = struct{}{}
+	if im.batch = append(im.batch, row); len(im.batch) == importBatch {
+		return im.flush()
+	}
+	return nil
+}
+
+// complete adds to a row what the import says of all.
+func (im *importer) complete(row *exchange.Row) error {
 	if len(im.model.Labels) > 0 && len(row.Labels) > 0 {
 		row.Labels = slices.Concat(im.model.Labels, row.Labels)
 		slices.Sort(row.Labels)
@@ -222,10 +313,7 @@ func (im *importer) add(row exchange.Row) error {
 	} else if len(row.Labels) == 0 {
 		row.Labels = im.model.Labels
 	}
-	im.inBatch[row.Hash] = struct{}{}
-	if im.batch = append(im.batch, row); len(im.batch) == importBatch {
-		return im.flush()
-	}
+	row.Reason = cmp.Or(row.Reason, im.model.Reason)
 	return nil
 }
 
@@ -251,6 +339,10 @@ func (im *importer) flush() error {
 	}
 	im.batch = nil
 	clear(im.inBatch)
+	batch, err := im.withoutPartners(batch)
+	if err != nil {
+		return err
+	}
 	select {
 	case im.room <- struct{}{}:
 	case <-im.ctx.Done():
@@ -307,6 +399,7 @@ func (im *importer) list(batch []exchange.Row) error {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	im.skipped += uint64(len(hashes) - len(fresh))
+	im.found += uint64(len(fresh))
 	im.drafts = append(im.drafts, drafts...)
 	if !im.dry || im.draft {
 		im.listed += uint64(len(fresh))
@@ -314,19 +407,46 @@ func (im *importer) list(batch []exchange.Row) error {
 	return nil
 }
 
-// statements puts rows into statements, those with the same labels and algorithm
+// withoutPartners refuses the hashes that a partner's list has, unless they go to such a list: an
+// import would else be the way out for what was copied from one. A moderator who has seen the
+// picture can ban it all the same: that is their own knowledge.
+func (im *importer) withoutPartners(batch []exchange.Row) ([]exchange.Row, error) {
+	if im.to.Partner {
+		return batch, nil
+	}
+	hashes := make([]hashlist.Hash, len(batch))
+	for i := range batch {
+		hashes[i] = batch[i].Hash
+	}
+	theirs := im.s.cfg.Lists.OfPartners(hashes)
+	if theirs == nil {
+		return batch, nil
+	}
+	free := batch[:0]
+	for i, row := range batch {
+		if !theirs[i] {
+			free = append(free, row)
+		} else if err := im.refuse(exchange.BadRow{Line: row.Line, Reason: "a list of partner data has this hash, and what a partner gave stays there"}); err != nil {
+			return nil, err
+		}
+	}
+	return free, nil
+}
+
+// statements puts rows into statements, those with the same terms and algorithm
 // together, in their order. Rows are of different pictures, and two algorithms in one
 // statement would be taken for two opinions of one picture.
 func (im *importer) statements(rows []exchange.Row) []hashlist.Statement {
 	order := func(a, b exchange.Row) int {
-		return cmp.Or(slices.Compare(a.Labels, b.Labels), cmp.Compare(a.Hash.Algorithm(), b.Hash.Algorithm()))
+		return cmp.Or(slices.Compare(a.Labels, b.Labels), cmp.Compare(a.Hash.Algorithm(), b.Hash.Algorithm()),
+			cmp.Compare(a.Action, b.Action), strings.Compare(a.Reason, b.Reason))
 	}
 	slices.SortStableFunc(rows, order)
 	var all []hashlist.Statement
 	for i, row := range rows {
 		if i == 0 || order(row, rows[i-1]) != 0 || len(all[len(all)-1].Hashes) == hashlist.MaxHashes {
 			v := im.model
-			v.Labels = row.Labels
+			v.Labels, v.Action, v.Reason = row.Labels, row.Action, row.Reason
 			all = append(all, v)
 		}
 		last := &all[len(all)-1]
@@ -351,7 +471,11 @@ func (im *importer) report(done bool) error {
 	m := &pb.ImportResponse{
 		Rows: im.rows, Listed: im.listed, Skipped: im.skipped + im.repeated, Refused: im.refused,
 		RefusedRows: im.bad, Done: done, Bytes: im.bytes,
+		Format: im.format.Name, Changed: im.changed, Retracted: im.taken, Held: im.held,
+		Fresh: im.fresh + im.found,
 	}
+	changes := im.changes
+	im.changes = nil
 	drafts := im.drafts
 	im.drafts = nil
 	im.mu.Unlock()
@@ -368,6 +492,18 @@ func (im *importer) report(done bool) error {
 			m.Drafts = nil
 		}
 		m.Drafts = append(m.Drafts, drafts[0])
+	}
+	for size := 0; len(changes) > 0; changes = changes[1:] {
+		if size += proto.Size(changes[0]) + 8; size > answerBytes/2 && len(m.Changes) > 0 {
+			size = 0
+			if err := im.stream.Send(&pb.ImportResponse{
+				Rows: m.Rows, Listed: m.Listed, Skipped: m.Skipped, Refused: m.Refused, Bytes: m.Bytes, Changes: m.Changes,
+			}); err != nil {
+				return err
+			}
+			m.Changes = nil
+		}
+		m.Changes = append(m.Changes, changes[0])
 	}
 	return im.stream.Send(m)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,11 +19,16 @@ import (
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 )
 
-const formatsHelp = `The formats:
-  plain    a hash on each line, algorithm:hex, or bare hexadecimal of --algorithm (default pdq)
-  pdq      the name of the algorithm and a hash on each line, as in "pdq f8f8..."
-  pdq-csv  hash,quality,filename, as the PDQ tool prints
-  pytx     CSV with signal_type,signal_str,collab,category,tags, as ThreatExchange uses`
+// formatsHelp lists the formats, as they are.
+var formatsHelp = func() string {
+	var b strings.Builder
+	b.WriteString("The formats:\n")
+	for _, f := range exchange.Formats() {
+		fmt.Fprintf(&b, "  %-20s  %s\n", f.Name, f.Description)
+	}
+	b.WriteString("docs/exchange.md tells what each of them carries, and what is lost.")
+	return b.String()
+}()
 
 // refusedShown is how many of the refused rows people are shown.
 const refusedShown = 20
@@ -32,25 +38,43 @@ const progressEvery = 10 * time.Second
 
 func (a *app) importCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "import FILE --list NAME --format FORMAT", Short: "Put the hashes of another system's file on a list", Args: cobra.ExactArgs(1),
-		Long: `Put the hashes of a file, or of standard input for -, on a list. Hashes that are on
-it already are skipped: an import that was interrupted is simply run again.
+		Use: "import FILE --list NAME", Short: "Put what is in another system's file on a list", Args: cobra.ExactArgs(1),
+		Long: `Put the hashes, servers or accounts of a file, or of standard input for -, on a list.
+Hashes that are on it already are skipped: an import that was interrupted is simply
+run again. Of a server or account of which the file says something else than the
+list, what the file says is listed, and the old statement retracted.
 
-Rows that are refused (no hash, the all-zero hash, low quality) are counted, and
-the first of them told with their line on standard error; the exit status stays 0
-unless every row is refused. With --strict the import stops at the first of them
-with exit status 1; what was listed before stays. With --json the refused rows,
-up to 10,000 of them, then the sum, are printed.
+What is not in the file stays on the list, whatever its format. With
+--retract-absent, and a format in which a file is all there is (mastodon-api,
+pleroma, lemmy, fires), it is retracted. If more than a third of the list would go, or
+the file is empty, nothing of it is done until you say --approve. --dry-run tells
+beforehand what would change, and --report FILE writes it down.
+
+Rows that are refused (no hash, the all-zero hash, low quality, a canary, a domain
+with stars in it) are counted, and the first of them told with their line on
+standard error; the exit status stays 0 unless every row is refused. With --strict
+the import stops at the first of them with exit status 1; what was listed before
+stays. With --json the refused rows, up to 10,000 of them, then the sum, are printed.
+
+Data of a partner (ncmec, stopncii, techagainstterrorism) may only go to a list that is
+marked for it with "tocsin list create NAME --partner", and never leaves it.
 
 With --draft nothing is listed: the statements are printed as they are to be signed
 with "tocsin sign", where the issuer's key is kept elsewhere, and everything else is
 told on standard error.
 
 ` + formatsHelp,
-		Example: "  tocsin import hashes.csv --list partner --format pytx",
+		Example: `  tocsin import hashes.csv --list partner --format pytx
+  tocsin import blocks.csv --list blocks --dry-run
+  tocsin import bans.csv --list blocks --format csv --column domain=instance --column reason=why`,
 	}
 	list := cmd.Flags().String("list", "", "name of the list (required)")
-	format := cmd.Flags().String("format", "", "plain, pdq, pdq-csv or pytx (required)")
+	format := cmd.Flags().String("format", "auto", "name of the format; auto goes by how the file begins, and refuses to guess")
+	columns := cmd.Flags().StringToString("column", nil, "of format csv: the name of a column, as in domain=instance (hash, algorithm, domain, account, action, labels, reason)")
+	act := cmd.Flags().String("action", "", "what rows recommend that say nothing, where the format leaves it open: accept, filter, reject or drop")
+	absent := cmd.Flags().Bool("retract-absent", false, "retract what is on the list and not in the file")
+	approve := cmd.Flags().Bool("approve", false, "do also what was held for you")
+	reportTo := cmd.Flags().String("report", "", "file to write what was done to, as JSON; it must not exist yet")
 	algorithm := cmd.Flags().String("algorithm", "", "algorithm of bare hashes")
 	labels := cmd.Flags().StringSlice("label", nil, "label beside those of the list and of the rows; may be repeated")
 	reason := cmd.Flags().String("reason", "", "why, for people")
@@ -61,10 +85,19 @@ told on standard error.
 	cmd.MarkFlagsMutuallyExclusive("dry-run", "draft")
 	quiet := cmd.Flags().Bool("no-progress", false, "do not tell how far it is")
 	c := a.client(cmd)
-	required(cmd, "list", "format")
+	required(cmd, "list")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if _, err := exchange.Lookup(*format); err != nil {
-			return a.usage("%w", err)
+		if *format != "auto" {
+			if _, err := exchange.Lookup(*format); err != nil {
+				return a.usage("%w, or auto", err)
+			}
+		}
+		recommends := pb.Action_ACTION_UNSPECIFIED
+		if *act != "" {
+			var err error
+			if recommends, err = parseAction(*act); err != nil {
+				return a.usage("%w", err)
+			}
 		}
 		if err := checkRef(*list); err != nil {
 			return a.usage("%w", err)
@@ -101,12 +134,21 @@ told on standard error.
 		if err := checkList(cmd.Context(), n, *list); err != nil {
 			return err
 		}
+		report := &importReport{List: *list, DryRun: *dryRun, Changes: []importChange{}, RefusedRows: []refusedRow{}}
+		if err := report.create(*reportTo); err != nil {
+			return err
+		}
+		defer report.close()
 		p := a.progress("importing", total, *quiet)
-		sum, err := a.importFile(cmd.Context(), n, f, p, &pb.ImportOptions{
+		sum, err := a.importFile(cmd.Context(), n, f, p, report, &pb.ImportOptions{
 			List: *list, Format: *format, Algorithm: *algorithm, Labels: also, Reason: *reason,
 			Strict: *strict, DryRun: *dryRun, Expires: until, Draft: *draft,
+			Action: recommends, Columns: *columns, RetractAbsent: *absent, Approve: *approve,
 		})
 		p.end()
+		if e := report.write(sum, err); e != nil {
+			err = errors.Join(err, e)
+		}
 		if sum == nil && cmd.Context().Err() != nil {
 			sum = &pb.ImportResponse{} // interrupted before the node said anything
 		}
@@ -114,7 +156,7 @@ told on standard error.
 			a.warn("and %s more refused rows; --json prints them", fmt.Sprint(more-refusedShown))
 		}
 		if sum.GetDone() && sum.GetRefused() > 0 && sum.GetRefused() == sum.GetRows() && err == nil {
-			err = fmt.Errorf("nothing in %s was accepted: is its format %s? `tocsin import --help` describes the formats", printable(args[0]), *format)
+			err = fmt.Errorf("nothing in %s was accepted: is its format %s? `tocsin import --help` describes the formats", printable(args[0]), cmp.Or(sum.GetFormat(), *format))
 		}
 		if *draft {
 			a.tellDrafted(sum, err, *list)
@@ -127,7 +169,7 @@ told on standard error.
 
 // importFile sends a file and follows the import to its end. It returns the last
 // counts it heard of, also with an error.
-func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress, options *pb.ImportOptions) (*pb.ImportResponse, error) {
+func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress, report *importReport, options *pb.ImportOptions) (*pb.ImportResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	stream, err := n.lists.Import(ctx)
 	if err != nil {
@@ -185,18 +227,25 @@ func (a *app) importFile(ctx context.Context, n *node, f io.Reader, p *progress,
 				return last, err
 			}
 		}
+		report.add(r)
 		for _, row := range r.GetRefusedRows() {
 			p.clear()
 			if a.json && !options.GetDraft() {
-				if err := a.line(struct {
-					Line   uint64 `json:"line"`
-					Reason string `json:"reason"`
-				}{row.GetLine(), row.GetReason()}); err != nil {
+				if err := a.line(refusedRow{row.GetLine(), row.GetReason()}); err != nil {
 					cancel()
 					return last, err
 				}
 			} else if shown++; shown <= refusedShown {
 				a.warn("line %d: %s", row.GetLine(), printable(row.GetReason()))
+			}
+		}
+		if options.GetDryRun() && !a.json {
+			for _, c := range r.GetChanges() {
+				p.clear()
+				if _, err := fmt.Fprintln(a.out, printable(changeOf(c).String())); err != nil {
+					cancel()
+					return last, err
+				}
 			}
 		}
 		p.set(int64(r.GetBytes()), fmt.Sprintf("%d listed, %d skipped, %d refused", r.GetListed(), r.GetSkipped(), r.GetRefused()))
@@ -228,21 +277,41 @@ func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dry
 	}
 	if a.json {
 		return a.line(struct {
-			List    string `json:"list"`
-			Rows    uint64 `json:"rows"`
-			Listed  uint64 `json:"listed"`
-			Skipped uint64 `json:"skipped"`
-			Refused uint64 `json:"refused"`
-			DryRun  bool   `json:"dry_run"`
-			Done    bool   `json:"done"`
-		}{list, sum.GetRows(), sum.GetListed(), sum.GetSkipped(), sum.GetRefused(), dryRun, sum.GetDone()})
+			List      string `json:"list"`
+			Rows      uint64 `json:"rows"`
+			Listed    uint64 `json:"listed"`
+			Skipped   uint64 `json:"skipped"`
+			Refused   uint64 `json:"refused"`
+			DryRun    bool   `json:"dry_run"`
+			Done      bool   `json:"done"`
+			Format    string `json:"format"`
+			New       uint64 `json:"new"`
+			Changed   uint64 `json:"changed"`
+			Retracted uint64 `json:"retracted"`
+			Held      string `json:"held"`
+		}{list, sum.GetRows(), sum.GetListed(), sum.GetSkipped(), sum.GetRefused(), dryRun, sum.GetDone(),
+			sum.GetFormat(), sum.GetFresh(), sum.GetChanged(), sum.GetRetracted(), sum.GetHeld()})
 	}
-	did := plural(sum.GetListed(), "hash") + " listed on " + list
+	noun := "hash"
+	switch f, err := exchange.Lookup(sum.GetFormat()); {
+	case err != nil:
+	case f.Kinds[0] != hashlist.AddHashes:
+		noun = "subject"
+	case len(f.Kinds) > 1: // of any kind
+		noun = "row"
+	}
+	did := plural(sum.GetListed(), noun) + " listed on " + list
 	if !sum.GetDone() { // the node has finished what it had begun since it sent this
 		did = "at least " + did
 	}
 	if dryRun { // the node counts none as listed
-		did = plural(sum.GetRows()-sum.GetSkipped()-sum.GetRefused(), "hash") + " would be listed on " + list
+		did = plural(sum.GetFresh(), noun) + " would be listed on " + list
+	}
+	if c, r := sum.GetChanged(), sum.GetRetracted(); c+r > 0 {
+		did += fmt.Sprintf(", %d changed, %d retracted", c, r)
+	}
+	if held := sum.GetHeld(); held != "" {
+		a.warn("held for you to decide: %s; nothing was done but to list hashes; look with --dry-run, then say --approve", printable(held))
 	}
 	_, err := fmt.Fprintf(a.out, "%s: %s, %d there already, %s refused\n",
 		plural(sum.GetRows(), "row"), did, sum.GetSkipped(), plural(sum.GetRefused(), "row"))
@@ -251,15 +320,15 @@ func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dry
 
 func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "export LIST --format FORMAT", Short: "Write the hashes in force on a list in another system's format", Args: cobra.ExactArgs(1),
-		Long: `Write the hashes in force on a list to standard output or to a new file. How many
+		Use: "export LIST --format FORMAT", Short: "Write what is in force on a list in another system's format", Args: cobra.ExactArgs(1),
+		Long: `Write what is in force on a list to standard output or to a new file. How much
 the format cannot hold is told on standard error, or with --json and --output as
-an object with file, hashes and left_out. A list may be confidential: what is
-exported is yours to guard.
+an object with file, hashes, subjects and left_out. A list may be confidential: what is
+exported is yours to guard. A list of partner data is not exported.
 
 ` + formatsHelp,
 	}
-	format := cmd.Flags().String("format", "", "plain, pdq, pdq-csv or pytx (required)")
+	format := cmd.Flags().String("format", "", "name of the format (required)")
 	output := cmd.Flags().StringP("output", "o", "-", "file to write; it must not exist yet")
 	c := a.client(cmd)
 	required(cmd, "format")
@@ -360,12 +429,20 @@ func (a *app) printExport(last *pb.ExportResponse, file, format string) error {
 			File    string `json:"file"`
 			Hashes  uint64 `json:"hashes"`
 			LeftOut uint64 `json:"left_out"`
-		}{file, last.GetHashes(), last.GetLeftOut()})
+			Others  uint64 `json:"subjects"`
+		}{file, last.GetHashes(), last.GetLeftOut(), last.GetSubjects()})
+	}
+	wrote := plural(last.GetHashes(), "hash")
+	switch k := last.GetSubjects(); {
+	case k > 0 && last.GetHashes() > 0:
+		wrote += " and " + plural(k, "subject")
+	case k > 0:
+		wrote = plural(k, "subject")
 	}
 	if k := last.GetLeftOut(); k > 0 {
-		a.warn("%s written, %d left out because format %s cannot hold them", plural(last.GetHashes(), "hash"), k, format)
+		a.warn("%s written, %d left out because format %s cannot hold them", wrote, k, format)
 	} else {
-		a.warn("%s written", plural(last.GetHashes(), "hash"))
+		a.warn("%s written", wrote)
 	}
 	return nil
 }

@@ -81,6 +81,7 @@ func whoseIs(l *pb.List) string {
 type listFlags struct {
 	summary, audience, action string
 	labels                    []string
+	partner                   bool
 	radius                    map[string]int64
 }
 
@@ -100,6 +101,9 @@ func (f *listFlags) list(name string) (*pb.List, error) {
 	act, err := parseAction(f.action)
 	if err != nil {
 		return nil, err
+	}
+	if f.partner {
+		f.audience, f.labels = hashlist.Local.String(), append(f.labels, hashlist.PartnerData)
 	}
 	to, err := hashlist.ParseAudience(f.audience)
 	if err != nil {
@@ -142,6 +146,7 @@ lists that are no nearer.`,
 	}
 	var flags listFlags
 	flags.add(cmd)
+	cmd.Flags().BoolVar(&flags.partner, "partner", false, "it is for data of a partner: it is local and never leaves this node, for good")
 	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {

@@ -2529,7 +2529,7 @@ type ImportOptions struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name or address of the list.
 	List string `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
-	// plain, pdq, pdq-csv or pytx.
+	// Name of the format, or auto to go by how the file begins.
 	Format string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
 	// Algorithm of bare hashes where the format does not say.
 	Algorithm string `protobuf:"bytes,3,opt,name=algorithm,proto3" json:"algorithm,omitempty"`
@@ -2544,7 +2544,15 @@ type ImportOptions struct {
 	// When what is imported lapses; absent for never.
 	Expires *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`
 	// List nothing, and answer with what is to be signed.
-	Draft         bool `protobuf:"varint,9,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft bool `protobuf:"varint,9,opt,name=draft,proto3" json:"draft,omitempty"`
+	// What rows recommend that say nothing, where the format leaves it open.
+	Action Action `protobuf:"varint,10,opt,name=action,proto3,enum=tocsin.v1.Action" json:"action,omitempty"`
+	// Of format csv: for hash, algorithm, domain, account, action, labels and reason the name of the column.
+	Columns map[string]string `protobuf:"bytes,11,rep,name=columns,proto3" json:"columns,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Retract what is on the list and not in the file. Only in formats in which a file is all there is.
+	RetractAbsent bool `protobuf:"varint,12,opt,name=retract_absent,json=retractAbsent,proto3" json:"retract_absent,omitempty"`
+	// Do also what would otherwise be held for a person.
+	Approve       bool `protobuf:"varint,13,opt,name=approve,proto3" json:"approve,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2642,6 +2650,34 @@ func (x *ImportOptions) GetDraft() bool {
 	return false
 }
 
+func (x *ImportOptions) GetAction() Action {
+	if x != nil {
+		return x.Action
+	}
+	return Action_ACTION_UNSPECIFIED
+}
+
+func (x *ImportOptions) GetColumns() map[string]string {
+	if x != nil {
+		return x.Columns
+	}
+	return nil
+}
+
+func (x *ImportOptions) GetRetractAbsent() bool {
+	if x != nil {
+		return x.RetractAbsent
+	}
+	return false
+}
+
+func (x *ImportOptions) GetApprove() bool {
+	if x != nil {
+		return x.Approve
+	}
+	return false
+}
+
 // ImportResponse tells how far an import is. The counts are totals so far.
 type ImportResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2661,7 +2697,21 @@ type ImportResponse struct {
 	Bytes uint64 `protobuf:"varint,7,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// With draft: the statements since the last message as they are to be signed. Their hashes count as
 	// listed.
-	Drafts        [][]byte `protobuf:"bytes,8,rep,name=drafts,proto3" json:"drafts,omitempty"`
+	Drafts [][]byte `protobuf:"bytes,8,rep,name=drafts,proto3" json:"drafts,omitempty"`
+	// Name of the format in which the file is read.
+	Format string `protobuf:"bytes,9,opt,name=format,proto3" json:"format,omitempty"`
+	// Servers and accounts that the file says something else of than the list did, and that were listed anew; in a
+	// dry run, that would be.
+	Changed uint64 `protobuf:"varint,10,opt,name=changed,proto3" json:"changed,omitempty"`
+	// What the file takes back, or does not have any more, and was retracted; in a dry run, that would be.
+	Retracted uint64 `protobuf:"varint,11,opt,name=retracted,proto3" json:"retracted,omitempty"`
+	// Why a person must approve before any server or account is listed, and anything is retracted; empty for no reason.
+	Held string `protobuf:"bytes,12,opt,name=held,proto3" json:"held,omitempty"`
+	// What is changed, since the last message: servers and accounts alone, at most 10,000 in all.
+	Changes []*ImportChange `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"`
+	// Hashes, servers and accounts that were not on the list: they were listed, or would be in a dry run and if
+	// the import were not held.
+	Fresh         uint64 `protobuf:"varint,14,opt,name=fresh,proto3" json:"fresh,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2752,6 +2802,176 @@ func (x *ImportResponse) GetDrafts() [][]byte {
 	return nil
 }
 
+func (x *ImportResponse) GetFormat() string {
+	if x != nil {
+		return x.Format
+	}
+	return ""
+}
+
+func (x *ImportResponse) GetChanged() uint64 {
+	if x != nil {
+		return x.Changed
+	}
+	return 0
+}
+
+func (x *ImportResponse) GetRetracted() uint64 {
+	if x != nil {
+		return x.Retracted
+	}
+	return 0
+}
+
+func (x *ImportResponse) GetHeld() string {
+	if x != nil {
+		return x.Held
+	}
+	return ""
+}
+
+func (x *ImportResponse) GetChanges() []*ImportChange {
+	if x != nil {
+		return x.Changes
+	}
+	return nil
+}
+
+func (x *ImportResponse) GetFresh() uint64 {
+	if x != nil {
+		return x.Fresh
+	}
+	return 0
+}
+
+// ImportChange is what an import changes of one server or account.
+type ImportChange struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Domain or address.
+	Subject string `protobuf:"bytes,1,opt,name=subject,proto3" json:"subject,omitempty"`
+	// What the list said; absent if it said nothing.
+	Old *ImportTerms `protobuf:"bytes,2,opt,name=old,proto3" json:"old,omitempty"`
+	// What it says now; absent if it was retracted.
+	New           *ImportTerms `protobuf:"bytes,3,opt,name=new,proto3" json:"new,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportChange) Reset() {
+	*x = ImportChange{}
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportChange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportChange) ProtoMessage() {}
+
+func (x *ImportChange) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportChange.ProtoReflect.Descriptor instead.
+func (*ImportChange) Descriptor() ([]byte, []int) {
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ImportChange) GetSubject() string {
+	if x != nil {
+		return x.Subject
+	}
+	return ""
+}
+
+func (x *ImportChange) GetOld() *ImportTerms {
+	if x != nil {
+		return x.Old
+	}
+	return nil
+}
+
+func (x *ImportChange) GetNew() *ImportTerms {
+	if x != nil {
+		return x.New
+	}
+	return nil
+}
+
+// ImportTerms are what a list says of a server or account.
+type ImportTerms struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it recommends.
+	Action Action `protobuf:"varint,1,opt,name=action,proto3,enum=tocsin.v1.Action" json:"action,omitempty"`
+	// Beside those of the list.
+	Labels []string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty"`
+	// Why, for people.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportTerms) Reset() {
+	*x = ImportTerms{}
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportTerms) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportTerms) ProtoMessage() {}
+
+func (x *ImportTerms) ProtoReflect() protoreflect.Message {
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportTerms.ProtoReflect.Descriptor instead.
+func (*ImportTerms) Descriptor() ([]byte, []int) {
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ImportTerms) GetAction() Action {
+	if x != nil {
+		return x.Action
+	}
+	return Action_ACTION_UNSPECIFIED
+}
+
+func (x *ImportTerms) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *ImportTerms) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // RefusedRow is a row that was not imported.
 type RefusedRow struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2765,7 +2985,7 @@ type RefusedRow struct {
 
 func (x *RefusedRow) Reset() {
 	*x = RefusedRow{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2777,7 +2997,7 @@ func (x *RefusedRow) String() string {
 func (*RefusedRow) ProtoMessage() {}
 
 func (x *RefusedRow) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[31]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2790,7 +3010,7 @@ func (x *RefusedRow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RefusedRow.ProtoReflect.Descriptor instead.
 func (*RefusedRow) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{31}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RefusedRow) GetLine() uint64 {
@@ -2812,7 +3032,7 @@ type ExportRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Name or address.
 	List string `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
-	// plain, pdq, pdq-csv or pytx.
+	// Name of the format.
 	Format        string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2820,7 +3040,7 @@ type ExportRequest struct {
 
 func (x *ExportRequest) Reset() {
 	*x = ExportRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2832,7 +3052,7 @@ func (x *ExportRequest) String() string {
 func (*ExportRequest) ProtoMessage() {}
 
 func (x *ExportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[32]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2845,7 +3065,7 @@ func (x *ExportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportRequest.ProtoReflect.Descriptor instead.
 func (*ExportRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{32}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ExportRequest) GetList() string {
@@ -2869,15 +3089,17 @@ type ExportResponse struct {
 	Chunk []byte `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
 	// Hashes written so far.
 	Hashes uint64 `protobuf:"varint,2,opt,name=hashes,proto3" json:"hashes,omitempty"`
-	// Hashes that the format cannot hold, left out so far.
-	LeftOut       uint64 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Hashes, servers and accounts that the format cannot hold, left out so far.
+	LeftOut uint64 `protobuf:"varint,3,opt,name=left_out,json=leftOut,proto3" json:"left_out,omitempty"`
+	// Servers and accounts written so far.
+	Subjects      uint64 `protobuf:"varint,4,opt,name=subjects,proto3" json:"subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ExportResponse) Reset() {
 	*x = ExportResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2889,7 +3111,7 @@ func (x *ExportResponse) String() string {
 func (*ExportResponse) ProtoMessage() {}
 
 func (x *ExportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[33]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2902,7 +3124,7 @@ func (x *ExportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExportResponse.ProtoReflect.Descriptor instead.
 func (*ExportResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{33}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ExportResponse) GetChunk() []byte {
@@ -2926,6 +3148,13 @@ func (x *ExportResponse) GetLeftOut() uint64 {
 	return 0
 }
 
+func (x *ExportResponse) GetSubjects() uint64 {
+	if x != nil {
+		return x.Subjects
+	}
+	return 0
+}
+
 // WatchRequest asks for the statements behind a cursor.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2939,7 +3168,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2951,7 +3180,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[34]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2964,7 +3193,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{34}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *WatchRequest) GetAfter() uint64 {
@@ -3000,7 +3229,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3241,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[35]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3025,7 +3254,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{35}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *WatchResponse) GetSeq() uint64 {
@@ -3074,7 +3303,7 @@ type PublishRequest struct {
 
 func (x *PublishRequest) Reset() {
 	*x = PublishRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +3315,7 @@ func (x *PublishRequest) String() string {
 func (*PublishRequest) ProtoMessage() {}
 
 func (x *PublishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[36]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +3328,7 @@ func (x *PublishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRequest.ProtoReflect.Descriptor instead.
 func (*PublishRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{36}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *PublishRequest) GetSigned() [][]byte {
@@ -3120,7 +3349,7 @@ type PublishResponse struct {
 
 func (x *PublishResponse) Reset() {
 	*x = PublishResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3132,7 +3361,7 @@ func (x *PublishResponse) String() string {
 func (*PublishResponse) ProtoMessage() {}
 
 func (x *PublishResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[37]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3145,7 +3374,7 @@ func (x *PublishResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishResponse.ProtoReflect.Descriptor instead.
 func (*PublishResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{37}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *PublishResponse) GetPublished() []*Published {
@@ -3172,7 +3401,7 @@ type Published struct {
 
 func (x *Published) Reset() {
 	*x = Published{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3184,7 +3413,7 @@ func (x *Published) String() string {
 func (*Published) ProtoMessage() {}
 
 func (x *Published) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[38]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3197,7 +3426,7 @@ func (x *Published) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Published.ProtoReflect.Descriptor instead.
 func (*Published) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{38}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Published) GetStatementId() string {
@@ -3265,7 +3494,7 @@ type Follow struct {
 
 func (x *Follow) Reset() {
 	*x = Follow{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3277,7 +3506,7 @@ func (x *Follow) String() string {
 func (*Follow) ProtoMessage() {}
 
 func (x *Follow) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[39]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3290,7 +3519,7 @@ func (x *Follow) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follow.ProtoReflect.Descriptor instead.
 func (*Follow) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{39}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *Follow) GetList() string {
@@ -3405,7 +3634,7 @@ type FollowRequest struct {
 
 func (x *FollowRequest) Reset() {
 	*x = FollowRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3417,7 +3646,7 @@ func (x *FollowRequest) String() string {
 func (*FollowRequest) ProtoMessage() {}
 
 func (x *FollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[40]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3430,7 +3659,7 @@ func (x *FollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowRequest.ProtoReflect.Descriptor instead.
 func (*FollowRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{40}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FollowRequest) GetAddress() string {
@@ -3458,7 +3687,7 @@ type FollowResponse struct {
 
 func (x *FollowResponse) Reset() {
 	*x = FollowResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3470,7 +3699,7 @@ func (x *FollowResponse) String() string {
 func (*FollowResponse) ProtoMessage() {}
 
 func (x *FollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[41]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3483,7 +3712,7 @@ func (x *FollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowResponse.ProtoReflect.Descriptor instead.
 func (*FollowResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{41}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FollowResponse) GetFollow() *Follow {
@@ -3504,7 +3733,7 @@ type UnfollowRequest struct {
 
 func (x *UnfollowRequest) Reset() {
 	*x = UnfollowRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3516,7 +3745,7 @@ func (x *UnfollowRequest) String() string {
 func (*UnfollowRequest) ProtoMessage() {}
 
 func (x *UnfollowRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[42]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3529,7 +3758,7 @@ func (x *UnfollowRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfollowRequest.ProtoReflect.Descriptor instead.
 func (*UnfollowRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{42}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UnfollowRequest) GetList() string {
@@ -3550,7 +3779,7 @@ type UnfollowResponse struct {
 
 func (x *UnfollowResponse) Reset() {
 	*x = UnfollowResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3562,7 +3791,7 @@ func (x *UnfollowResponse) String() string {
 func (*UnfollowResponse) ProtoMessage() {}
 
 func (x *UnfollowResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[43]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3575,7 +3804,7 @@ func (x *UnfollowResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnfollowResponse.ProtoReflect.Descriptor instead.
 func (*UnfollowResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{43}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *UnfollowResponse) GetFollow() *Follow {
@@ -3596,7 +3825,7 @@ type FollowAnewRequest struct {
 
 func (x *FollowAnewRequest) Reset() {
 	*x = FollowAnewRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3608,7 +3837,7 @@ func (x *FollowAnewRequest) String() string {
 func (*FollowAnewRequest) ProtoMessage() {}
 
 func (x *FollowAnewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[44]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3621,7 +3850,7 @@ func (x *FollowAnewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowAnewRequest.ProtoReflect.Descriptor instead.
 func (*FollowAnewRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{44}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *FollowAnewRequest) GetList() string {
@@ -3642,7 +3871,7 @@ type FollowAnewResponse struct {
 
 func (x *FollowAnewResponse) Reset() {
 	*x = FollowAnewResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3654,7 +3883,7 @@ func (x *FollowAnewResponse) String() string {
 func (*FollowAnewResponse) ProtoMessage() {}
 
 func (x *FollowAnewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[45]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3667,7 +3896,7 @@ func (x *FollowAnewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FollowAnewResponse.ProtoReflect.Descriptor instead.
 func (*FollowAnewResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{45}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FollowAnewResponse) GetFollow() *Follow {
@@ -3686,7 +3915,7 @@ type ListFollowsRequest struct {
 
 func (x *ListFollowsRequest) Reset() {
 	*x = ListFollowsRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3698,7 +3927,7 @@ func (x *ListFollowsRequest) String() string {
 func (*ListFollowsRequest) ProtoMessage() {}
 
 func (x *ListFollowsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[46]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3711,7 +3940,7 @@ func (x *ListFollowsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowsRequest.ProtoReflect.Descriptor instead.
 func (*ListFollowsRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{46}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{48}
 }
 
 // ListFollowsResponse describes the lists of others.
@@ -3725,7 +3954,7 @@ type ListFollowsResponse struct {
 
 func (x *ListFollowsResponse) Reset() {
 	*x = ListFollowsResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3737,7 +3966,7 @@ func (x *ListFollowsResponse) String() string {
 func (*ListFollowsResponse) ProtoMessage() {}
 
 func (x *ListFollowsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[47]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3750,7 +3979,7 @@ func (x *ListFollowsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowsResponse.ProtoReflect.Descriptor instead.
 func (*ListFollowsResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{47}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ListFollowsResponse) GetFollows() []*Follow {
@@ -3788,7 +4017,7 @@ type Follower struct {
 
 func (x *Follower) Reset() {
 	*x = Follower{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3800,7 +4029,7 @@ func (x *Follower) String() string {
 func (*Follower) ProtoMessage() {}
 
 func (x *Follower) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[48]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3813,7 +4042,7 @@ func (x *Follower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Follower.ProtoReflect.Descriptor instead.
 func (*Follower) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{48}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *Follower) GetList() string {
@@ -3890,7 +4119,7 @@ type ListFollowersRequest struct {
 
 func (x *ListFollowersRequest) Reset() {
 	*x = ListFollowersRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3902,7 +4131,7 @@ func (x *ListFollowersRequest) String() string {
 func (*ListFollowersRequest) ProtoMessage() {}
 
 func (x *ListFollowersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[49]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3915,7 +4144,7 @@ func (x *ListFollowersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowersRequest.ProtoReflect.Descriptor instead.
 func (*ListFollowersRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{49}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *ListFollowersRequest) GetList() string {
@@ -3936,7 +4165,7 @@ type ListFollowersResponse struct {
 
 func (x *ListFollowersResponse) Reset() {
 	*x = ListFollowersResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3948,7 +4177,7 @@ func (x *ListFollowersResponse) String() string {
 func (*ListFollowersResponse) ProtoMessage() {}
 
 func (x *ListFollowersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[50]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3961,7 +4190,7 @@ func (x *ListFollowersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListFollowersResponse.ProtoReflect.Descriptor instead.
 func (*ListFollowersResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{50}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *ListFollowersResponse) GetFollowers() []*Follower {
@@ -3987,7 +4216,7 @@ type DecideFollowerRequest struct {
 
 func (x *DecideFollowerRequest) Reset() {
 	*x = DecideFollowerRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3999,7 +4228,7 @@ func (x *DecideFollowerRequest) String() string {
 func (*DecideFollowerRequest) ProtoMessage() {}
 
 func (x *DecideFollowerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[51]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4012,7 +4241,7 @@ func (x *DecideFollowerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideFollowerRequest.ProtoReflect.Descriptor instead.
 func (*DecideFollowerRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{51}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DecideFollowerRequest) GetList() string {
@@ -4047,7 +4276,7 @@ type DecideFollowerResponse struct {
 
 func (x *DecideFollowerResponse) Reset() {
 	*x = DecideFollowerResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4059,7 +4288,7 @@ func (x *DecideFollowerResponse) String() string {
 func (*DecideFollowerResponse) ProtoMessage() {}
 
 func (x *DecideFollowerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[52]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4072,7 +4301,7 @@ func (x *DecideFollowerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DecideFollowerResponse.ProtoReflect.Descriptor instead.
 func (*DecideFollowerResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{52}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *DecideFollowerResponse) GetFollower() *Follower {
@@ -4111,7 +4340,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4123,7 +4352,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[53]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4136,7 +4365,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{53}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *Peer) GetOrigin() string {
@@ -4218,7 +4447,7 @@ type ListPeersRequest struct {
 
 func (x *ListPeersRequest) Reset() {
 	*x = ListPeersRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4230,7 +4459,7 @@ func (x *ListPeersRequest) String() string {
 func (*ListPeersRequest) ProtoMessage() {}
 
 func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[54]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4243,7 +4472,7 @@ func (x *ListPeersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersRequest.ProtoReflect.Descriptor instead.
 func (*ListPeersRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{54}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{56}
 }
 
 // ListPeersResponse describes other servers.
@@ -4257,7 +4486,7 @@ type ListPeersResponse struct {
 
 func (x *ListPeersResponse) Reset() {
 	*x = ListPeersResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4269,7 +4498,7 @@ func (x *ListPeersResponse) String() string {
 func (*ListPeersResponse) ProtoMessage() {}
 
 func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[55]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4282,7 +4511,7 @@ func (x *ListPeersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPeersResponse.ProtoReflect.Descriptor instead.
 func (*ListPeersResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{55}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *ListPeersResponse) GetPeers() []*Peer {
@@ -4319,7 +4548,7 @@ type Outbox struct {
 
 func (x *Outbox) Reset() {
 	*x = Outbox{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4331,7 +4560,7 @@ func (x *Outbox) String() string {
 func (*Outbox) ProtoMessage() {}
 
 func (x *Outbox) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[56]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4344,7 +4573,7 @@ func (x *Outbox) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outbox.ProtoReflect.Descriptor instead.
 func (*Outbox) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{56}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Outbox) GetList() string {
@@ -4421,7 +4650,7 @@ type GetOutboxRequest struct {
 
 func (x *GetOutboxRequest) Reset() {
 	*x = GetOutboxRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4433,7 +4662,7 @@ func (x *GetOutboxRequest) String() string {
 func (*GetOutboxRequest) ProtoMessage() {}
 
 func (x *GetOutboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[57]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4446,7 +4675,7 @@ func (x *GetOutboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOutboxRequest.ProtoReflect.Descriptor instead.
 func (*GetOutboxRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{57}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *GetOutboxRequest) GetList() string {
@@ -4467,7 +4696,7 @@ type GetOutboxResponse struct {
 
 func (x *GetOutboxResponse) Reset() {
 	*x = GetOutboxResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4479,7 +4708,7 @@ func (x *GetOutboxResponse) String() string {
 func (*GetOutboxResponse) ProtoMessage() {}
 
 func (x *GetOutboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[58]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4492,7 +4721,7 @@ func (x *GetOutboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOutboxResponse.ProtoReflect.Descriptor instead.
 func (*GetOutboxResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{58}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *GetOutboxResponse) GetLists() []*Outbox {
@@ -4519,7 +4748,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4531,7 +4760,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[59]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4544,7 +4773,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{59}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Check) GetName() string {
@@ -4589,7 +4818,7 @@ type VerifyRequest struct {
 
 func (x *VerifyRequest) Reset() {
 	*x = VerifyRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4601,7 +4830,7 @@ func (x *VerifyRequest) String() string {
 func (*VerifyRequest) ProtoMessage() {}
 
 func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[60]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4614,7 +4843,7 @@ func (x *VerifyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyRequest.ProtoReflect.Descriptor instead.
 func (*VerifyRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{60}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *VerifyRequest) GetList() string {
@@ -4650,7 +4879,7 @@ type VerifyResponse struct {
 
 func (x *VerifyResponse) Reset() {
 	*x = VerifyResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4662,7 +4891,7 @@ func (x *VerifyResponse) String() string {
 func (*VerifyResponse) ProtoMessage() {}
 
 func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[61]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4675,7 +4904,7 @@ func (x *VerifyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VerifyResponse.ProtoReflect.Descriptor instead.
 func (*VerifyResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{61}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *VerifyResponse) GetList() string {
@@ -4724,7 +4953,7 @@ type InspectRequest struct {
 
 func (x *InspectRequest) Reset() {
 	*x = InspectRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4736,7 +4965,7 @@ func (x *InspectRequest) String() string {
 func (*InspectRequest) ProtoMessage() {}
 
 func (x *InspectRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[62]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4749,7 +4978,7 @@ func (x *InspectRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectRequest.ProtoReflect.Descriptor instead.
 func (*InspectRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{62}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *InspectRequest) GetAddress() string {
@@ -4780,7 +5009,7 @@ type InspectResponse struct {
 
 func (x *InspectResponse) Reset() {
 	*x = InspectResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4792,7 +5021,7 @@ func (x *InspectResponse) String() string {
 func (*InspectResponse) ProtoMessage() {}
 
 func (x *InspectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[63]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4805,7 +5034,7 @@ func (x *InspectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InspectResponse.ProtoReflect.Descriptor instead.
 func (*InspectResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{63}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *InspectResponse) GetAddress() string {
@@ -4874,7 +5103,7 @@ type Key struct {
 
 func (x *Key) Reset() {
 	*x = Key{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4886,7 +5115,7 @@ func (x *Key) String() string {
 func (*Key) ProtoMessage() {}
 
 func (x *Key) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[64]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4899,7 +5128,7 @@ func (x *Key) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Key.ProtoReflect.Descriptor instead.
 func (*Key) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{64}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *Key) GetIssuer() string {
@@ -4962,7 +5191,7 @@ type ListKeysRequest struct {
 
 func (x *ListKeysRequest) Reset() {
 	*x = ListKeysRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4974,7 +5203,7 @@ func (x *ListKeysRequest) String() string {
 func (*ListKeysRequest) ProtoMessage() {}
 
 func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[65]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4987,7 +5216,7 @@ func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListKeysRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{65}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *ListKeysRequest) GetIssuer() string {
@@ -5008,7 +5237,7 @@ type ListKeysResponse struct {
 
 func (x *ListKeysResponse) Reset() {
 	*x = ListKeysResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5020,7 +5249,7 @@ func (x *ListKeysResponse) String() string {
 func (*ListKeysResponse) ProtoMessage() {}
 
 func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[66]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5033,7 +5262,7 @@ func (x *ListKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListKeysResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{66}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *ListKeysResponse) GetKeys() []*Key {
@@ -5061,7 +5290,7 @@ type RotateKeyRequest struct {
 
 func (x *RotateKeyRequest) Reset() {
 	*x = RotateKeyRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5073,7 +5302,7 @@ func (x *RotateKeyRequest) String() string {
 func (*RotateKeyRequest) ProtoMessage() {}
 
 func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[67]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5086,7 +5315,7 @@ func (x *RotateKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyRequest.ProtoReflect.Descriptor instead.
 func (*RotateKeyRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{67}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *RotateKeyRequest) GetPublicKey() []byte {
@@ -5121,7 +5350,7 @@ type RotateKeyResponse struct {
 
 func (x *RotateKeyResponse) Reset() {
 	*x = RotateKeyResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5133,7 +5362,7 @@ func (x *RotateKeyResponse) String() string {
 func (*RotateKeyResponse) ProtoMessage() {}
 
 func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[68]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5146,7 +5375,7 @@ func (x *RotateKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotateKeyResponse.ProtoReflect.Descriptor instead.
 func (*RotateKeyResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{68}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RotateKeyResponse) GetKey() *Key {
@@ -5173,7 +5402,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5185,7 +5414,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[69]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5198,7 +5427,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{69}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{71}
 }
 
 func (x *Token) GetName() string {
@@ -5240,7 +5469,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5252,7 +5481,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[70]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5265,7 +5494,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{70}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CreateTokenRequest) GetToken() *Token {
@@ -5288,7 +5517,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5300,7 +5529,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[71]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5313,7 +5542,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{71}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -5339,7 +5568,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5351,7 +5580,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[72]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5364,7 +5593,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{72}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{74}
 }
 
 // ListTokensResponse describes all tokens.
@@ -5378,7 +5607,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5390,7 +5619,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[73]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5403,7 +5632,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{73}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -5424,7 +5653,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5436,7 +5665,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[74]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5449,7 +5678,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{74}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *RevokeTokenRequest) GetName() string {
@@ -5468,7 +5697,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5480,7 +5709,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[75]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5493,7 +5722,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{75}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{77}
 }
 
 // GetStatusRequest is empty.
@@ -5505,7 +5734,7 @@ type GetStatusRequest struct {
 
 func (x *GetStatusRequest) Reset() {
 	*x = GetStatusRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5517,7 +5746,7 @@ func (x *GetStatusRequest) String() string {
 func (*GetStatusRequest) ProtoMessage() {}
 
 func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[76]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5530,7 +5759,7 @@ func (x *GetStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusRequest.ProtoReflect.Descriptor instead.
 func (*GetStatusRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{76}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{78}
 }
 
 // GetStatusResponse tells how the node is.
@@ -5564,7 +5793,7 @@ type GetStatusResponse struct {
 
 func (x *GetStatusResponse) Reset() {
 	*x = GetStatusResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5576,7 +5805,7 @@ func (x *GetStatusResponse) String() string {
 func (*GetStatusResponse) ProtoMessage() {}
 
 func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[77]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5589,7 +5818,7 @@ func (x *GetStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStatusResponse.ProtoReflect.Descriptor instead.
 func (*GetStatusResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{77}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *GetStatusResponse) GetVersion() string {
@@ -5678,7 +5907,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5690,7 +5919,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[78]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5703,7 +5932,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{78}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{80}
 }
 
 // BackupResponse is a piece of the copy.
@@ -5719,7 +5948,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[79]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5731,7 +5960,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_tocsin_v1_tocsin_proto_msgTypes[79]
+	mi := &file_tocsin_v1_tocsin_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5744,7 +5973,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{79}
+	return file_tocsin_v1_tocsin_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -5930,7 +6159,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"Y\n" +
 	"\rImportRequest\x122\n" +
 	"\aoptions\x18\x01 \x01(\v2\x18.tocsin.v1.ImportOptionsR\aoptions\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\x86\x02\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xef\x03\n" +
 	"\rImportOptions\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x16\n" +
 	"\x06format\x18\x02 \x01(\tR\x06format\x12\x1c\n" +
@@ -5940,7 +6169,15 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x06strict\x18\x06 \x01(\bR\x06strict\x12\x17\n" +
 	"\adry_run\x18\a \x01(\bR\x06dryRun\x124\n" +
 	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x14\n" +
-	"\x05draft\x18\t \x01(\bR\x05draft\"\xec\x01\n" +
+	"\x05draft\x18\t \x01(\bR\x05draft\x12)\n" +
+	"\x06action\x18\n" +
+	" \x01(\x0e2\x11.tocsin.v1.ActionR\x06action\x12?\n" +
+	"\acolumns\x18\v \x03(\v2%.tocsin.v1.ImportOptions.ColumnsEntryR\acolumns\x12%\n" +
+	"\x0eretract_absent\x18\f \x01(\bR\rretractAbsent\x12\x18\n" +
+	"\aapprove\x18\r \x01(\bR\aapprove\x1a:\n" +
+	"\fColumnsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x03\n" +
 	"\x0eImportResponse\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x16\n" +
 	"\x06listed\x18\x02 \x01(\x04R\x06listed\x12\x18\n" +
@@ -5949,18 +6186,34 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\frefused_rows\x18\x05 \x03(\v2\x15.tocsin.v1.RefusedRowR\vrefusedRows\x12\x12\n" +
 	"\x04done\x18\x06 \x01(\bR\x04done\x12\x14\n" +
 	"\x05bytes\x18\a \x01(\x04R\x05bytes\x12\x16\n" +
-	"\x06drafts\x18\b \x03(\fR\x06drafts\"8\n" +
+	"\x06drafts\x18\b \x03(\fR\x06drafts\x12\x16\n" +
+	"\x06format\x18\t \x01(\tR\x06format\x12\x18\n" +
+	"\achanged\x18\n" +
+	" \x01(\x04R\achanged\x12\x1c\n" +
+	"\tretracted\x18\v \x01(\x04R\tretracted\x12\x12\n" +
+	"\x04held\x18\f \x01(\tR\x04held\x121\n" +
+	"\achanges\x18\r \x03(\v2\x17.tocsin.v1.ImportChangeR\achanges\x12\x14\n" +
+	"\x05fresh\x18\x0e \x01(\x04R\x05fresh\"|\n" +
+	"\fImportChange\x12\x18\n" +
+	"\asubject\x18\x01 \x01(\tR\asubject\x12(\n" +
+	"\x03old\x18\x02 \x01(\v2\x16.tocsin.v1.ImportTermsR\x03old\x12(\n" +
+	"\x03new\x18\x03 \x01(\v2\x16.tocsin.v1.ImportTermsR\x03new\"h\n" +
+	"\vImportTerms\x12)\n" +
+	"\x06action\x18\x01 \x01(\x0e2\x11.tocsin.v1.ActionR\x06action\x12\x16\n" +
+	"\x06labels\x18\x02 \x03(\tR\x06labels\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"8\n" +
 	"\n" +
 	"RefusedRow\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x04R\x04line\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\";\n" +
 	"\rExportRequest\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x16\n" +
-	"\x06format\x18\x02 \x01(\tR\x06format\"Y\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\"u\n" +
 	"\x0eExportResponse\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x16\n" +
 	"\x06hashes\x18\x02 \x01(\x04R\x06hashes\x12\x19\n" +
-	"\bleft_out\x18\x03 \x01(\x04R\aleftOut\"8\n" +
+	"\bleft_out\x18\x03 \x01(\x04R\aleftOut\x12\x1a\n" +
+	"\bsubjects\x18\x04 \x01(\x04R\bsubjects\"8\n" +
 	"\fWatchRequest\x12\x14\n" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12\x12\n" +
 	"\x04list\x18\x02 \x01(\tR\x04list\"\xa8\x01\n" +
@@ -6232,7 +6485,7 @@ func file_tocsin_v1_tocsin_proto_rawDescGZIP() []byte {
 }
 
 var file_tocsin_v1_tocsin_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_tocsin_v1_tocsin_proto_msgTypes = make([]protoimpl.MessageInfo, 82)
+var file_tocsin_v1_tocsin_proto_msgTypes = make([]protoimpl.MessageInfo, 85)
 var file_tocsin_v1_tocsin_proto_goTypes = []any{
 	(Action)(0),                    // 0: tocsin.v1.Action
 	(Verdict)(0),                   // 1: tocsin.v1.Verdict
@@ -6271,64 +6524,67 @@ var file_tocsin_v1_tocsin_proto_goTypes = []any{
 	(*ImportRequest)(nil),          // 34: tocsin.v1.ImportRequest
 	(*ImportOptions)(nil),          // 35: tocsin.v1.ImportOptions
 	(*ImportResponse)(nil),         // 36: tocsin.v1.ImportResponse
-	(*RefusedRow)(nil),             // 37: tocsin.v1.RefusedRow
-	(*ExportRequest)(nil),          // 38: tocsin.v1.ExportRequest
-	(*ExportResponse)(nil),         // 39: tocsin.v1.ExportResponse
-	(*WatchRequest)(nil),           // 40: tocsin.v1.WatchRequest
-	(*WatchResponse)(nil),          // 41: tocsin.v1.WatchResponse
-	(*PublishRequest)(nil),         // 42: tocsin.v1.PublishRequest
-	(*PublishResponse)(nil),        // 43: tocsin.v1.PublishResponse
-	(*Published)(nil),              // 44: tocsin.v1.Published
-	(*Follow)(nil),                 // 45: tocsin.v1.Follow
-	(*FollowRequest)(nil),          // 46: tocsin.v1.FollowRequest
-	(*FollowResponse)(nil),         // 47: tocsin.v1.FollowResponse
-	(*UnfollowRequest)(nil),        // 48: tocsin.v1.UnfollowRequest
-	(*UnfollowResponse)(nil),       // 49: tocsin.v1.UnfollowResponse
-	(*FollowAnewRequest)(nil),      // 50: tocsin.v1.FollowAnewRequest
-	(*FollowAnewResponse)(nil),     // 51: tocsin.v1.FollowAnewResponse
-	(*ListFollowsRequest)(nil),     // 52: tocsin.v1.ListFollowsRequest
-	(*ListFollowsResponse)(nil),    // 53: tocsin.v1.ListFollowsResponse
-	(*Follower)(nil),               // 54: tocsin.v1.Follower
-	(*ListFollowersRequest)(nil),   // 55: tocsin.v1.ListFollowersRequest
-	(*ListFollowersResponse)(nil),  // 56: tocsin.v1.ListFollowersResponse
-	(*DecideFollowerRequest)(nil),  // 57: tocsin.v1.DecideFollowerRequest
-	(*DecideFollowerResponse)(nil), // 58: tocsin.v1.DecideFollowerResponse
-	(*Peer)(nil),                   // 59: tocsin.v1.Peer
-	(*ListPeersRequest)(nil),       // 60: tocsin.v1.ListPeersRequest
-	(*ListPeersResponse)(nil),      // 61: tocsin.v1.ListPeersResponse
-	(*Outbox)(nil),                 // 62: tocsin.v1.Outbox
-	(*GetOutboxRequest)(nil),       // 63: tocsin.v1.GetOutboxRequest
-	(*GetOutboxResponse)(nil),      // 64: tocsin.v1.GetOutboxResponse
-	(*Check)(nil),                  // 65: tocsin.v1.Check
-	(*VerifyRequest)(nil),          // 66: tocsin.v1.VerifyRequest
-	(*VerifyResponse)(nil),         // 67: tocsin.v1.VerifyResponse
-	(*InspectRequest)(nil),         // 68: tocsin.v1.InspectRequest
-	(*InspectResponse)(nil),        // 69: tocsin.v1.InspectResponse
-	(*Key)(nil),                    // 70: tocsin.v1.Key
-	(*ListKeysRequest)(nil),        // 71: tocsin.v1.ListKeysRequest
-	(*ListKeysResponse)(nil),       // 72: tocsin.v1.ListKeysResponse
-	(*RotateKeyRequest)(nil),       // 73: tocsin.v1.RotateKeyRequest
-	(*RotateKeyResponse)(nil),      // 74: tocsin.v1.RotateKeyResponse
-	(*Token)(nil),                  // 75: tocsin.v1.Token
-	(*CreateTokenRequest)(nil),     // 76: tocsin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),    // 77: tocsin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),      // 78: tocsin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),     // 79: tocsin.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),     // 80: tocsin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),    // 81: tocsin.v1.RevokeTokenResponse
-	(*GetStatusRequest)(nil),       // 82: tocsin.v1.GetStatusRequest
-	(*GetStatusResponse)(nil),      // 83: tocsin.v1.GetStatusResponse
-	(*BackupRequest)(nil),          // 84: tocsin.v1.BackupRequest
-	(*BackupResponse)(nil),         // 85: tocsin.v1.BackupResponse
-	nil,                            // 86: tocsin.v1.List.RadiusEntry
-	nil,                            // 87: tocsin.v1.GetStatusResponse.HashesEntry
-	(*timestamppb.Timestamp)(nil),  // 88: google.protobuf.Timestamp
+	(*ImportChange)(nil),           // 37: tocsin.v1.ImportChange
+	(*ImportTerms)(nil),            // 38: tocsin.v1.ImportTerms
+	(*RefusedRow)(nil),             // 39: tocsin.v1.RefusedRow
+	(*ExportRequest)(nil),          // 40: tocsin.v1.ExportRequest
+	(*ExportResponse)(nil),         // 41: tocsin.v1.ExportResponse
+	(*WatchRequest)(nil),           // 42: tocsin.v1.WatchRequest
+	(*WatchResponse)(nil),          // 43: tocsin.v1.WatchResponse
+	(*PublishRequest)(nil),         // 44: tocsin.v1.PublishRequest
+	(*PublishResponse)(nil),        // 45: tocsin.v1.PublishResponse
+	(*Published)(nil),              // 46: tocsin.v1.Published
+	(*Follow)(nil),                 // 47: tocsin.v1.Follow
+	(*FollowRequest)(nil),          // 48: tocsin.v1.FollowRequest
+	(*FollowResponse)(nil),         // 49: tocsin.v1.FollowResponse
+	(*UnfollowRequest)(nil),        // 50: tocsin.v1.UnfollowRequest
+	(*UnfollowResponse)(nil),       // 51: tocsin.v1.UnfollowResponse
+	(*FollowAnewRequest)(nil),      // 52: tocsin.v1.FollowAnewRequest
+	(*FollowAnewResponse)(nil),     // 53: tocsin.v1.FollowAnewResponse
+	(*ListFollowsRequest)(nil),     // 54: tocsin.v1.ListFollowsRequest
+	(*ListFollowsResponse)(nil),    // 55: tocsin.v1.ListFollowsResponse
+	(*Follower)(nil),               // 56: tocsin.v1.Follower
+	(*ListFollowersRequest)(nil),   // 57: tocsin.v1.ListFollowersRequest
+	(*ListFollowersResponse)(nil),  // 58: tocsin.v1.ListFollowersResponse
+	(*DecideFollowerRequest)(nil),  // 59: tocsin.v1.DecideFollowerRequest
+	(*DecideFollowerResponse)(nil), // 60: tocsin.v1.DecideFollowerResponse
+	(*Peer)(nil),                   // 61: tocsin.v1.Peer
+	(*ListPeersRequest)(nil),       // 62: tocsin.v1.ListPeersRequest
+	(*ListPeersResponse)(nil),      // 63: tocsin.v1.ListPeersResponse
+	(*Outbox)(nil),                 // 64: tocsin.v1.Outbox
+	(*GetOutboxRequest)(nil),       // 65: tocsin.v1.GetOutboxRequest
+	(*GetOutboxResponse)(nil),      // 66: tocsin.v1.GetOutboxResponse
+	(*Check)(nil),                  // 67: tocsin.v1.Check
+	(*VerifyRequest)(nil),          // 68: tocsin.v1.VerifyRequest
+	(*VerifyResponse)(nil),         // 69: tocsin.v1.VerifyResponse
+	(*InspectRequest)(nil),         // 70: tocsin.v1.InspectRequest
+	(*InspectResponse)(nil),        // 71: tocsin.v1.InspectResponse
+	(*Key)(nil),                    // 72: tocsin.v1.Key
+	(*ListKeysRequest)(nil),        // 73: tocsin.v1.ListKeysRequest
+	(*ListKeysResponse)(nil),       // 74: tocsin.v1.ListKeysResponse
+	(*RotateKeyRequest)(nil),       // 75: tocsin.v1.RotateKeyRequest
+	(*RotateKeyResponse)(nil),      // 76: tocsin.v1.RotateKeyResponse
+	(*Token)(nil),                  // 77: tocsin.v1.Token
+	(*CreateTokenRequest)(nil),     // 78: tocsin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),    // 79: tocsin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),      // 80: tocsin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),     // 81: tocsin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),     // 82: tocsin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),    // 83: tocsin.v1.RevokeTokenResponse
+	(*GetStatusRequest)(nil),       // 84: tocsin.v1.GetStatusRequest
+	(*GetStatusResponse)(nil),      // 85: tocsin.v1.GetStatusResponse
+	(*BackupRequest)(nil),          // 86: tocsin.v1.BackupRequest
+	(*BackupResponse)(nil),         // 87: tocsin.v1.BackupResponse
+	nil,                            // 88: tocsin.v1.List.RadiusEntry
+	nil,                            // 89: tocsin.v1.ImportOptions.ColumnsEntry
+	nil,                            // 90: tocsin.v1.GetStatusResponse.HashesEntry
+	(*timestamppb.Timestamp)(nil),  // 91: google.protobuf.Timestamp
 }
 var file_tocsin_v1_tocsin_proto_depIdxs = []int32{
 	7,   // 0: tocsin.v1.LookupRequest.uploader:type_name -> tocsin.v1.Uploader
 	8,   // 1: tocsin.v1.LookupRequest.reference:type_name -> tocsin.v1.Reference
 	0,   // 2: tocsin.v1.Match.action:type_name -> tocsin.v1.Action
-	88,  // 3: tocsin.v1.Match.published:type_name -> google.protobuf.Timestamp
+	91,  // 3: tocsin.v1.Match.published:type_name -> google.protobuf.Timestamp
 	9,   // 4: tocsin.v1.LookupResponse.matches:type_name -> tocsin.v1.Match
 	1,   // 5: tocsin.v1.LookupResponse.verdict:type_name -> tocsin.v1.Verdict
 	12,  // 6: tocsin.v1.LookupMediaRequest.options:type_name -> tocsin.v1.LookupMediaOptions
@@ -6341,128 +6597,134 @@ var file_tocsin_v1_tocsin_proto_depIdxs = []int32{
 	10,  // 13: tocsin.v1.LookupStreamResponse.lookups:type_name -> tocsin.v1.LookupResponse
 	2,   // 14: tocsin.v1.List.audience:type_name -> tocsin.v1.Audience
 	0,   // 15: tocsin.v1.List.action:type_name -> tocsin.v1.Action
-	86,  // 16: tocsin.v1.List.radius:type_name -> tocsin.v1.List.RadiusEntry
-	88,  // 17: tocsin.v1.List.updated:type_name -> google.protobuf.Timestamp
+	88,  // 16: tocsin.v1.List.radius:type_name -> tocsin.v1.List.RadiusEntry
+	91,  // 17: tocsin.v1.List.updated:type_name -> google.protobuf.Timestamp
 	3,   // 18: tocsin.v1.List.follow:type_name -> tocsin.v1.FollowState
 	18,  // 19: tocsin.v1.CreateListRequest.list:type_name -> tocsin.v1.List
 	18,  // 20: tocsin.v1.CreateListResponse.list:type_name -> tocsin.v1.List
 	18,  // 21: tocsin.v1.GetListResponse.list:type_name -> tocsin.v1.List
 	18,  // 22: tocsin.v1.ListListsResponse.lists:type_name -> tocsin.v1.List
 	0,   // 23: tocsin.v1.SubmitRequest.action:type_name -> tocsin.v1.Action
-	88,  // 24: tocsin.v1.SubmitRequest.expires:type_name -> google.protobuf.Timestamp
+	91,  // 24: tocsin.v1.SubmitRequest.expires:type_name -> google.protobuf.Timestamp
 	0,   // 25: tocsin.v1.Entry.action:type_name -> tocsin.v1.Action
-	88,  // 26: tocsin.v1.Entry.published:type_name -> google.protobuf.Timestamp
-	88,  // 27: tocsin.v1.Entry.expires:type_name -> google.protobuf.Timestamp
+	91,  // 26: tocsin.v1.Entry.published:type_name -> google.protobuf.Timestamp
+	91,  // 27: tocsin.v1.Entry.expires:type_name -> google.protobuf.Timestamp
 	31,  // 28: tocsin.v1.ListEntriesResponse.entries:type_name -> tocsin.v1.Entry
 	35,  // 29: tocsin.v1.ImportRequest.options:type_name -> tocsin.v1.ImportOptions
-	88,  // 30: tocsin.v1.ImportOptions.expires:type_name -> google.protobuf.Timestamp
-	37,  // 31: tocsin.v1.ImportResponse.refused_rows:type_name -> tocsin.v1.RefusedRow
-	88,  // 32: tocsin.v1.WatchResponse.received:type_name -> google.protobuf.Timestamp
-	44,  // 33: tocsin.v1.PublishResponse.published:type_name -> tocsin.v1.Published
-	3,   // 34: tocsin.v1.Follow.state:type_name -> tocsin.v1.FollowState
-	1,   // 35: tocsin.v1.Follow.most:type_name -> tocsin.v1.Verdict
-	88,  // 36: tocsin.v1.Follow.asked:type_name -> google.protobuf.Timestamp
-	88,  // 37: tocsin.v1.Follow.answered:type_name -> google.protobuf.Timestamp
-	88,  // 38: tocsin.v1.Follow.checked:type_name -> google.protobuf.Timestamp
-	1,   // 39: tocsin.v1.FollowRequest.most:type_name -> tocsin.v1.Verdict
-	45,  // 40: tocsin.v1.FollowResponse.follow:type_name -> tocsin.v1.Follow
-	45,  // 41: tocsin.v1.UnfollowResponse.follow:type_name -> tocsin.v1.Follow
-	45,  // 42: tocsin.v1.FollowAnewResponse.follow:type_name -> tocsin.v1.Follow
-	45,  // 43: tocsin.v1.ListFollowsResponse.follows:type_name -> tocsin.v1.Follow
-	4,   // 44: tocsin.v1.Follower.state:type_name -> tocsin.v1.FollowerState
-	88,  // 45: tocsin.v1.Follower.asked:type_name -> google.protobuf.Timestamp
-	88,  // 46: tocsin.v1.Follower.decided:type_name -> google.protobuf.Timestamp
-	54,  // 47: tocsin.v1.ListFollowersResponse.followers:type_name -> tocsin.v1.Follower
-	5,   // 48: tocsin.v1.DecideFollowerRequest.decision:type_name -> tocsin.v1.Decision
-	54,  // 49: tocsin.v1.DecideFollowerResponse.follower:type_name -> tocsin.v1.Follower
-	88,  // 50: tocsin.v1.Peer.failing:type_name -> google.protobuf.Timestamp
-	88,  // 51: tocsin.v1.Peer.next:type_name -> google.protobuf.Timestamp
-	88,  // 52: tocsin.v1.Peer.heard:type_name -> google.protobuf.Timestamp
-	59,  // 53: tocsin.v1.ListPeersResponse.peers:type_name -> tocsin.v1.Peer
-	2,   // 54: tocsin.v1.Outbox.audience:type_name -> tocsin.v1.Audience
-	62,  // 55: tocsin.v1.GetOutboxResponse.lists:type_name -> tocsin.v1.Outbox
-	65,  // 56: tocsin.v1.VerifyResponse.checks:type_name -> tocsin.v1.Check
-	65,  // 57: tocsin.v1.InspectResponse.checks:type_name -> tocsin.v1.Check
-	88,  // 58: tocsin.v1.Key.seen:type_name -> google.protobuf.Timestamp
-	88,  // 59: tocsin.v1.Key.expires:type_name -> google.protobuf.Timestamp
-	88,  // 60: tocsin.v1.Key.revoked:type_name -> google.protobuf.Timestamp
-	70,  // 61: tocsin.v1.ListKeysResponse.keys:type_name -> tocsin.v1.Key
-	88,  // 62: tocsin.v1.RotateKeyRequest.compromised_since:type_name -> google.protobuf.Timestamp
-	70,  // 63: tocsin.v1.RotateKeyResponse.key:type_name -> tocsin.v1.Key
-	88,  // 64: tocsin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	88,  // 65: tocsin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	75,  // 66: tocsin.v1.CreateTokenRequest.token:type_name -> tocsin.v1.Token
-	75,  // 67: tocsin.v1.CreateTokenResponse.token:type_name -> tocsin.v1.Token
-	75,  // 68: tocsin.v1.ListTokensResponse.tokens:type_name -> tocsin.v1.Token
-	87,  // 69: tocsin.v1.GetStatusResponse.hashes:type_name -> tocsin.v1.GetStatusResponse.HashesEntry
-	88,  // 70: tocsin.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
-	6,   // 71: tocsin.v1.LookupService.Lookup:input_type -> tocsin.v1.LookupRequest
-	11,  // 72: tocsin.v1.LookupService.LookupMedia:input_type -> tocsin.v1.LookupMediaRequest
-	16,  // 73: tocsin.v1.LookupService.LookupStream:input_type -> tocsin.v1.LookupStreamRequest
-	19,  // 74: tocsin.v1.ListService.CreateList:input_type -> tocsin.v1.CreateListRequest
-	21,  // 75: tocsin.v1.ListService.RemoveList:input_type -> tocsin.v1.RemoveListRequest
-	23,  // 76: tocsin.v1.ListService.GetList:input_type -> tocsin.v1.GetListRequest
-	25,  // 77: tocsin.v1.ListService.ListLists:input_type -> tocsin.v1.ListListsRequest
-	27,  // 78: tocsin.v1.ListService.Submit:input_type -> tocsin.v1.SubmitRequest
-	29,  // 79: tocsin.v1.ListService.Retract:input_type -> tocsin.v1.RetractRequest
-	32,  // 80: tocsin.v1.ListService.ListEntries:input_type -> tocsin.v1.ListEntriesRequest
-	34,  // 81: tocsin.v1.ListService.Import:input_type -> tocsin.v1.ImportRequest
-	38,  // 82: tocsin.v1.ListService.Export:input_type -> tocsin.v1.ExportRequest
-	40,  // 83: tocsin.v1.ListService.Watch:input_type -> tocsin.v1.WatchRequest
-	42,  // 84: tocsin.v1.ListService.Publish:input_type -> tocsin.v1.PublishRequest
-	46,  // 85: tocsin.v1.FederationService.Follow:input_type -> tocsin.v1.FollowRequest
-	48,  // 86: tocsin.v1.FederationService.Unfollow:input_type -> tocsin.v1.UnfollowRequest
-	50,  // 87: tocsin.v1.FederationService.FollowAnew:input_type -> tocsin.v1.FollowAnewRequest
-	52,  // 88: tocsin.v1.FederationService.ListFollows:input_type -> tocsin.v1.ListFollowsRequest
-	55,  // 89: tocsin.v1.FederationService.ListFollowers:input_type -> tocsin.v1.ListFollowersRequest
-	57,  // 90: tocsin.v1.FederationService.DecideFollower:input_type -> tocsin.v1.DecideFollowerRequest
-	60,  // 91: tocsin.v1.FederationService.ListPeers:input_type -> tocsin.v1.ListPeersRequest
-	63,  // 92: tocsin.v1.FederationService.GetOutbox:input_type -> tocsin.v1.GetOutboxRequest
-	66,  // 93: tocsin.v1.FederationService.Verify:input_type -> tocsin.v1.VerifyRequest
-	68,  // 94: tocsin.v1.FederationService.Inspect:input_type -> tocsin.v1.InspectRequest
-	71,  // 95: tocsin.v1.FederationService.ListKeys:input_type -> tocsin.v1.ListKeysRequest
-	73,  // 96: tocsin.v1.FederationService.RotateKey:input_type -> tocsin.v1.RotateKeyRequest
-	76,  // 97: tocsin.v1.AdminService.CreateToken:input_type -> tocsin.v1.CreateTokenRequest
-	78,  // 98: tocsin.v1.AdminService.ListTokens:input_type -> tocsin.v1.ListTokensRequest
-	80,  // 99: tocsin.v1.AdminService.RevokeToken:input_type -> tocsin.v1.RevokeTokenRequest
-	82,  // 100: tocsin.v1.AdminService.GetStatus:input_type -> tocsin.v1.GetStatusRequest
-	84,  // 101: tocsin.v1.AdminService.Backup:input_type -> tocsin.v1.BackupRequest
-	10,  // 102: tocsin.v1.LookupService.Lookup:output_type -> tocsin.v1.LookupResponse
-	13,  // 103: tocsin.v1.LookupService.LookupMedia:output_type -> tocsin.v1.LookupMediaResponse
-	17,  // 104: tocsin.v1.LookupService.LookupStream:output_type -> tocsin.v1.LookupStreamResponse
-	20,  // 105: tocsin.v1.ListService.CreateList:output_type -> tocsin.v1.CreateListResponse
-	22,  // 106: tocsin.v1.ListService.RemoveList:output_type -> tocsin.v1.RemoveListResponse
-	24,  // 107: tocsin.v1.ListService.GetList:output_type -> tocsin.v1.GetListResponse
-	26,  // 108: tocsin.v1.ListService.ListLists:output_type -> tocsin.v1.ListListsResponse
-	28,  // 109: tocsin.v1.ListService.Submit:output_type -> tocsin.v1.SubmitResponse
-	30,  // 110: tocsin.v1.ListService.Retract:output_type -> tocsin.v1.RetractResponse
-	33,  // 111: tocsin.v1.ListService.ListEntries:output_type -> tocsin.v1.ListEntriesResponse
-	36,  // 112: tocsin.v1.ListService.Import:output_type -> tocsin.v1.ImportResponse
-	39,  // 113: tocsin.v1.ListService.Export:output_type -> tocsin.v1.ExportResponse
-	41,  // 114: tocsin.v1.ListService.Watch:output_type -> tocsin.v1.WatchResponse
-	43,  // 115: tocsin.v1.ListService.Publish:output_type -> tocsin.v1.PublishResponse
-	47,  // 116: tocsin.v1.FederationService.Follow:output_type -> tocsin.v1.FollowResponse
-	49,  // 117: tocsin.v1.FederationService.Unfollow:output_type -> tocsin.v1.UnfollowResponse
-	51,  // 118: tocsin.v1.FederationService.FollowAnew:output_type -> tocsin.v1.FollowAnewResponse
-	53,  // 119: tocsin.v1.FederationService.ListFollows:output_type -> tocsin.v1.ListFollowsResponse
-	56,  // 120: tocsin.v1.FederationService.ListFollowers:output_type -> tocsin.v1.ListFollowersResponse
-	58,  // 121: tocsin.v1.FederationService.DecideFollower:output_type -> tocsin.v1.DecideFollowerResponse
-	61,  // 122: tocsin.v1.FederationService.ListPeers:output_type -> tocsin.v1.ListPeersResponse
-	64,  // 123: tocsin.v1.FederationService.GetOutbox:output_type -> tocsin.v1.GetOutboxResponse
-	67,  // 124: tocsin.v1.FederationService.Verify:output_type -> tocsin.v1.VerifyResponse
-	69,  // 125: tocsin.v1.FederationService.Inspect:output_type -> tocsin.v1.InspectResponse
-	72,  // 126: tocsin.v1.FederationService.ListKeys:output_type -> tocsin.v1.ListKeysResponse
-	74,  // 127: tocsin.v1.FederationService.RotateKey:output_type -> tocsin.v1.RotateKeyResponse
-	77,  // 128: tocsin.v1.AdminService.CreateToken:output_type -> tocsin.v1.CreateTokenResponse
-	79,  // 129: tocsin.v1.AdminService.ListTokens:output_type -> tocsin.v1.ListTokensResponse
-	81,  // 130: tocsin.v1.AdminService.RevokeToken:output_type -> tocsin.v1.RevokeTokenResponse
-	83,  // 131: tocsin.v1.AdminService.GetStatus:output_type -> tocsin.v1.GetStatusResponse
-	85,  // 132: tocsin.v1.AdminService.Backup:output_type -> tocsin.v1.BackupResponse
-	102, // [102:133] is the sub-list for method output_type
-	71,  // [71:102] is the sub-list for method input_type
-	71,  // [71:71] is the sub-list for extension type_name
-	71,  // [71:71] is the sub-list for extension extendee
-	0,   // [0:71] is the sub-list for field type_name
+	91,  // 30: tocsin.v1.ImportOptions.expires:type_name -> google.protobuf.Timestamp
+	0,   // 31: tocsin.v1.ImportOptions.action:type_name -> tocsin.v1.Action
+	89,  // 32: tocsin.v1.ImportOptions.columns:type_name -> tocsin.v1.ImportOptions.ColumnsEntry
+	39,  // 33: tocsin.v1.ImportResponse.refused_rows:type_name -> tocsin.v1.RefusedRow
+	37,  // 34: tocsin.v1.ImportResponse.changes:type_name -> tocsin.v1.ImportChange
+	38,  // 35: tocsin.v1.ImportChange.old:type_name -> tocsin.v1.ImportTerms
+	38,  // 36: tocsin.v1.ImportChange.new:type_name -> tocsin.v1.ImportTerms
+	0,   // 37: tocsin.v1.ImportTerms.action:type_name -> tocsin.v1.Action
+	91,  // 38: tocsin.v1.WatchResponse.received:type_name -> google.protobuf.Timestamp
+	46,  // 39: tocsin.v1.PublishResponse.published:type_name -> tocsin.v1.Published
+	3,   // 40: tocsin.v1.Follow.state:type_name -> tocsin.v1.FollowState
+	1,   // 41: tocsin.v1.Follow.most:type_name -> tocsin.v1.Verdict
+	91,  // 42: tocsin.v1.Follow.asked:type_name -> google.protobuf.Timestamp
+	91,  // 43: tocsin.v1.Follow.answered:type_name -> google.protobuf.Timestamp
+	91,  // 44: tocsin.v1.Follow.checked:type_name -> google.protobuf.Timestamp
+	1,   // 45: tocsin.v1.FollowRequest.most:type_name -> tocsin.v1.Verdict
+	47,  // 46: tocsin.v1.FollowResponse.follow:type_name -> tocsin.v1.Follow
+	47,  // 47: tocsin.v1.UnfollowResponse.follow:type_name -> tocsin.v1.Follow
+	47,  // 48: tocsin.v1.FollowAnewResponse.follow:type_name -> tocsin.v1.Follow
+	47,  // 49: tocsin.v1.ListFollowsResponse.follows:type_name -> tocsin.v1.Follow
+	4,   // 50: tocsin.v1.Follower.state:type_name -> tocsin.v1.FollowerState
+	91,  // 51: tocsin.v1.Follower.asked:type_name -> google.protobuf.Timestamp
+	91,  // 52: tocsin.v1.Follower.decided:type_name -> google.protobuf.Timestamp
+	56,  // 53: tocsin.v1.ListFollowersResponse.followers:type_name -> tocsin.v1.Follower
+	5,   // 54: tocsin.v1.DecideFollowerRequest.decision:type_name -> tocsin.v1.Decision
+	56,  // 55: tocsin.v1.DecideFollowerResponse.follower:type_name -> tocsin.v1.Follower
+	91,  // 56: tocsin.v1.Peer.failing:type_name -> google.protobuf.Timestamp
+	91,  // 57: tocsin.v1.Peer.next:type_name -> google.protobuf.Timestamp
+	91,  // 58: tocsin.v1.Peer.heard:type_name -> google.protobuf.Timestamp
+	61,  // 59: tocsin.v1.ListPeersResponse.peers:type_name -> tocsin.v1.Peer
+	2,   // 60: tocsin.v1.Outbox.audience:type_name -> tocsin.v1.Audience
+	64,  // 61: tocsin.v1.GetOutboxResponse.lists:type_name -> tocsin.v1.Outbox
+	67,  // 62: tocsin.v1.VerifyResponse.checks:type_name -> tocsin.v1.Check
+	67,  // 63: tocsin.v1.InspectResponse.checks:type_name -> tocsin.v1.Check
+	91,  // 64: tocsin.v1.Key.seen:type_name -> google.protobuf.Timestamp
+	91,  // 65: tocsin.v1.Key.expires:type_name -> google.protobuf.Timestamp
+	91,  // 66: tocsin.v1.Key.revoked:type_name -> google.protobuf.Timestamp
+	72,  // 67: tocsin.v1.ListKeysResponse.keys:type_name -> tocsin.v1.Key
+	91,  // 68: tocsin.v1.RotateKeyRequest.compromised_since:type_name -> google.protobuf.Timestamp
+	72,  // 69: tocsin.v1.RotateKeyResponse.key:type_name -> tocsin.v1.Key
+	91,  // 70: tocsin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	91,  // 71: tocsin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	77,  // 72: tocsin.v1.CreateTokenRequest.token:type_name -> tocsin.v1.Token
+	77,  // 73: tocsin.v1.CreateTokenResponse.token:type_name -> tocsin.v1.Token
+	77,  // 74: tocsin.v1.ListTokensResponse.tokens:type_name -> tocsin.v1.Token
+	90,  // 75: tocsin.v1.GetStatusResponse.hashes:type_name -> tocsin.v1.GetStatusResponse.HashesEntry
+	91,  // 76: tocsin.v1.GetStatusResponse.started:type_name -> google.protobuf.Timestamp
+	6,   // 77: tocsin.v1.LookupService.Lookup:input_type -> tocsin.v1.LookupRequest
+	11,  // 78: tocsin.v1.LookupService.LookupMedia:input_type -> tocsin.v1.LookupMediaRequest
+	16,  // 79: tocsin.v1.LookupService.LookupStream:input_type -> tocsin.v1.LookupStreamRequest
+	19,  // 80: tocsin.v1.ListService.CreateList:input_type -> tocsin.v1.CreateListRequest
+	21,  // 81: tocsin.v1.ListService.RemoveList:input_type -> tocsin.v1.RemoveListRequest
+	23,  // 82: tocsin.v1.ListService.GetList:input_type -> tocsin.v1.GetListRequest
+	25,  // 83: tocsin.v1.ListService.ListLists:input_type -> tocsin.v1.ListListsRequest
+	27,  // 84: tocsin.v1.ListService.Submit:input_type -> tocsin.v1.SubmitRequest
+	29,  // 85: tocsin.v1.ListService.Retract:input_type -> tocsin.v1.RetractRequest
+	32,  // 86: tocsin.v1.ListService.ListEntries:input_type -> tocsin.v1.ListEntriesRequest
+	34,  // 87: tocsin.v1.ListService.Import:input_type -> tocsin.v1.ImportRequest
+	40,  // 88: tocsin.v1.ListService.Export:input_type -> tocsin.v1.ExportRequest
+	42,  // 89: tocsin.v1.ListService.Watch:input_type -> tocsin.v1.WatchRequest
+	44,  // 90: tocsin.v1.ListService.Publish:input_type -> tocsin.v1.PublishRequest
+	48,  // 91: tocsin.v1.FederationService.Follow:input_type -> tocsin.v1.FollowRequest
+	50,  // 92: tocsin.v1.FederationService.Unfollow:input_type -> tocsin.v1.UnfollowRequest
+	52,  // 93: tocsin.v1.FederationService.FollowAnew:input_type -> tocsin.v1.FollowAnewRequest
+	54,  // 94: tocsin.v1.FederationService.ListFollows:input_type -> tocsin.v1.ListFollowsRequest
+	57,  // 95: tocsin.v1.FederationService.ListFollowers:input_type -> tocsin.v1.ListFollowersRequest
+	59,  // 96: tocsin.v1.FederationService.DecideFollower:input_type -> tocsin.v1.DecideFollowerRequest
+	62,  // 97: tocsin.v1.FederationService.ListPeers:input_type -> tocsin.v1.ListPeersRequest
+	65,  // 98: tocsin.v1.FederationService.GetOutbox:input_type -> tocsin.v1.GetOutboxRequest
+	68,  // 99: tocsin.v1.FederationService.Verify:input_type -> tocsin.v1.VerifyRequest
+	70,  // 100: tocsin.v1.FederationService.Inspect:input_type -> tocsin.v1.InspectRequest
+	73,  // 101: tocsin.v1.FederationService.ListKeys:input_type -> tocsin.v1.ListKeysRequest
+	75,  // 102: tocsin.v1.FederationService.RotateKey:input_type -> tocsin.v1.RotateKeyRequest
+	78,  // 103: tocsin.v1.AdminService.CreateToken:input_type -> tocsin.v1.CreateTokenRequest
+	80,  // 104: tocsin.v1.AdminService.ListTokens:input_type -> tocsin.v1.ListTokensRequest
+	82,  // 105: tocsin.v1.AdminService.RevokeToken:input_type -> tocsin.v1.RevokeTokenRequest
+	84,  // 106: tocsin.v1.AdminService.GetStatus:input_type -> tocsin.v1.GetStatusRequest
+	86,  // 107: tocsin.v1.AdminService.Backup:input_type -> tocsin.v1.BackupRequest
+	10,  // 108: tocsin.v1.LookupService.Lookup:output_type -> tocsin.v1.LookupResponse
+	13,  // 109: tocsin.v1.LookupService.LookupMedia:output_type -> tocsin.v1.LookupMediaResponse
+	17,  // 110: tocsin.v1.LookupService.LookupStream:output_type -> tocsin.v1.LookupStreamResponse
+	20,  // 111: tocsin.v1.ListService.CreateList:output_type -> tocsin.v1.CreateListResponse
+	22,  // 112: tocsin.v1.ListService.RemoveList:output_type -> tocsin.v1.RemoveListResponse
+	24,  // 113: tocsin.v1.ListService.GetList:output_type -> tocsin.v1.GetListResponse
+	26,  // 114: tocsin.v1.ListService.ListLists:output_type -> tocsin.v1.ListListsResponse
+	28,  // 115: tocsin.v1.ListService.Submit:output_type -> tocsin.v1.SubmitResponse
+	30,  // 116: tocsin.v1.ListService.Retract:output_type -> tocsin.v1.RetractResponse
+	33,  // 117: tocsin.v1.ListService.ListEntries:output_type -> tocsin.v1.ListEntriesResponse
+	36,  // 118: tocsin.v1.ListService.Import:output_type -> tocsin.v1.ImportResponse
+	41,  // 119: tocsin.v1.ListService.Export:output_type -> tocsin.v1.ExportResponse
+	43,  // 120: tocsin.v1.ListService.Watch:output_type -> tocsin.v1.WatchResponse
+	45,  // 121: tocsin.v1.ListService.Publish:output_type -> tocsin.v1.PublishResponse
+	49,  // 122: tocsin.v1.FederationService.Follow:output_type -> tocsin.v1.FollowResponse
+	51,  // 123: tocsin.v1.FederationService.Unfollow:output_type -> tocsin.v1.UnfollowResponse
+	53,  // 124: tocsin.v1.FederationService.FollowAnew:output_type -> tocsin.v1.FollowAnewResponse
+	55,  // 125: tocsin.v1.FederationService.ListFollows:output_type -> tocsin.v1.ListFollowsResponse
+	58,  // 126: tocsin.v1.FederationService.ListFollowers:output_type -> tocsin.v1.ListFollowersResponse
+	60,  // 127: tocsin.v1.FederationService.DecideFollower:output_type -> tocsin.v1.DecideFollowerResponse
+	63,  // 128: tocsin.v1.FederationService.ListPeers:output_type -> tocsin.v1.ListPeersResponse
+	66,  // 129: tocsin.v1.FederationService.GetOutbox:output_type -> tocsin.v1.GetOutboxResponse
+	69,  // 130: tocsin.v1.FederationService.Verify:output_type -> tocsin.v1.VerifyResponse
+	71,  // 131: tocsin.v1.FederationService.Inspect:output_type -> tocsin.v1.InspectResponse
+	74,  // 132: tocsin.v1.FederationService.ListKeys:output_type -> tocsin.v1.ListKeysResponse
+	76,  // 133: tocsin.v1.FederationService.RotateKey:output_type -> tocsin.v1.RotateKeyResponse
+	79,  // 134: tocsin.v1.AdminService.CreateToken:output_type -> tocsin.v1.CreateTokenResponse
+	81,  // 135: tocsin.v1.AdminService.ListTokens:output_type -> tocsin.v1.ListTokensResponse
+	83,  // 136: tocsin.v1.AdminService.RevokeToken:output_type -> tocsin.v1.RevokeTokenResponse
+	85,  // 137: tocsin.v1.AdminService.GetStatus:output_type -> tocsin.v1.GetStatusResponse
+	87,  // 138: tocsin.v1.AdminService.Backup:output_type -> tocsin.v1.BackupResponse
+	108, // [108:139] is the sub-list for method output_type
+	77,  // [77:108] is the sub-list for method input_type
+	77,  // [77:77] is the sub-list for extension type_name
+	77,  // [77:77] is the sub-list for extension extendee
+	0,   // [0:77] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_v1_tocsin_proto_init() }
@@ -6478,7 +6740,7 @@ func file_tocsin_v1_tocsin_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_v1_tocsin_proto_rawDesc), len(file_tocsin_v1_tocsin_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   82,
+			NumMessages:   85,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

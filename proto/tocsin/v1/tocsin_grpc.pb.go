@@ -257,12 +257,15 @@ type ListServiceClient interface {
 	Retract(ctx context.Context, in *RetractRequest, opts ...grpc.CallOption) (*RetractResponse, error)
 	// ListEntries pages through the statements in force on a list, oldest first.
 	ListEntries(ctx context.Context, in *ListEntriesRequest, opts ...grpc.CallOption) (*ListEntriesResponse, error)
-	// Import reads a file of another system and lists its hashes. The first
+	// Import reads a file of another system and lists its hashes, servers and accounts. The first
 	// message holds the options, the others the file. Progress comes back while it
 	// runs, and a summary last. Hashes that this issuer already has on the list are
-	// skipped, so an import that broke off is simply run again.
+	// skipped, so an import that broke off is simply run again. Servers and accounts are compared with
+	// the list when the whole file was read: what the file says otherwise than the list is listed anew and
+	// the old statement retracted. Data of a partner may only go to a list that is marked so.
 	Import(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[ImportRequest, ImportResponse], error)
-	// Export writes the hashes in force on a list in a format of another system. One of
+	// Export writes what is in force on a list in a format of another system. A list of partner data is
+	// not exported. One of
 	// another node is its publisher's, and perhaps for its followers alone: whoever exports it
 	// has to guard it.
 	Export(ctx context.Context, in *ExportRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportResponse], error)
@@ -445,12 +448,15 @@ type ListServiceServer interface {
 	Retract(context.Context, *RetractRequest) (*RetractResponse, error)
 	// ListEntries pages through the statements in force on a list, oldest first.
 	ListEntries(context.Context, *ListEntriesRequest) (*ListEntriesResponse, error)
-	// Import reads a file of another system and lists its hashes. The first
+	// Import reads a file of another system and lists its hashes, servers and accounts. The first
 	// message holds the options, the others the file. Progress comes back while it
 	// runs, and a summary last. Hashes that this issuer already has on the list are
-	// skipped, so an import that broke off is simply run again.
+	// skipped, so an import that broke off is simply run again. Servers and accounts are compared with
+	// the list when the whole file was read: what the file says otherwise than the list is listed anew and
+	// the old statement retracted. Data of a partner may only go to a list that is marked so.
 	Import(grpc.BidiStreamingServer[ImportRequest, ImportResponse]) error
-	// Export writes the hashes in force on a list in a format of another system. One of
+	// Export writes what is in force on a list in a format of another system. A list of partner data is
+	// not exported. One of
 	// another node is its publisher's, and perhaps for its followers alone: whoever exports it
 	// has to guard it.
 	Export(*ExportRequest, grpc.ServerStreamingServer[ExportResponse]) error
