@@ -34,14 +34,14 @@ func carried(name string, row Row) (Row, bool) {
 			return row, photo
 		case "pytx":
 			row.Labels = labels
-			return row, a != hashlist.PHash && a != hashlist.DHash
+			return row, a != hashlist.PHash && a != hashlist.DHash && a != hashlist.VPDQ
 		case "hma":
-			return row, a != hashlist.PHash && a != hashlist.DHash
+			return row, a != hashlist.PHash && a != hashlist.DHash && a != hashlist.VPDQ
 		case "vpdq":
 			if row.Quality = quality; quality < 0 {
 				row.Quality = 100
 			}
-			return row, photo
+			return row, a == hashlist.VPDQ
 		case "ncmec":
 			row.Labels = []string{"csam"}
 			for _, l := range labels {

@@ -228,7 +228,7 @@ var formats = []Format{
 	},
 	{
 		Name: "vpdq", Kinds: hashes,
-		Description: `JSON of vPDQ, ["hex,quality,seconds"]; carries the PDQ hashes of frames and their quality`,
+		Description: `JSON of vPDQ, ["hex,quality,seconds"]; carries the frames of one video and their quality`,
 		Read:        readVPDQ,
 		Write:       writeVPDQ,
 	},

@@ -103,12 +103,12 @@ func TestRead(t *testing.T) {
 		{"one byte longer", "plain", Options{}, "#" + long[:maxLine] + "\n" + md5Hex + "\n#" + long[:maxLine],
 			"1 bad: line is longer than 65536 bytes\n2 md5:" + md5Hex + "\n3 bad: line is longer than 65536 bytes\n"},
 		{"unknown algorithm", "plain", Options{}, "crc32:00000000\nmd5:sha1:" + sha1Hex + "\n:" + md5Hex + "\n" + pdqHex + ":pdq",
-			"1 bad: unknown hash algorithm \"crc32\" (want pdq, phash, dhash, md5, sha1 or sha256)\n2 bad: md5 hash has a colon in it\n" +
-				"3 bad: unknown hash algorithm \"\" (want pdq, phash, dhash, md5, sha1 or sha256)\n4 bad: unknown hash algorithm \"d8f8f0cee0f4\" (want pdq, phash, dhash, md5, sha1 or sha256)\n"},
+			"1 bad: unknown hash algorithm \"crc32\" (want pdq, phash, dhash, md5, sha1, sha256 or vpdq)\n2 bad: md5 hash has a colon in it\n" +
+				"3 bad: unknown hash algorithm \"\" (want pdq, phash, dhash, md5, sha1, sha256 or vpdq)\n4 bad: unknown hash algorithm \"d8f8f0cee0f4\" (want pdq, phash, dhash, md5, sha1, sha256 or vpdq)\n"},
 
-		{"pairs", "pdq", Options{}, "pdq " + pdqHex + "\nMD5\t \t" + md5Hex + "\n# x\n" + pdqHex + "\npdq " + pdqHex + " x\nvpdq 1\npdq:" + pdqHex + "\npdq " + zeroPDQ,
+		{"pairs", "pdq", Options{}, "pdq " + pdqHex + "\nMD5\t \t" + md5Hex + "\n# x\n" + pdqHex + "\npdq " + pdqHex + " x\ntmk 1\npdq:" + pdqHex + "\npdq " + zeroPDQ,
 			"1 pdq:" + pdqHex + "\n2 md5:" + md5Hex + "\n4 bad: no blank (want the algorithm's name and the hash, as in \"pdq f8f8…\")\n" +
-				"5 bad: pdq hash has 66 characters, want 64 (hex), 44 (base64) or 256 (bits)\n6 bad: unknown hash algorithm \"vpdq\" (want pdq, phash, dhash, md5, sha1 or sha256)\n" +
+				"5 bad: pdq hash has 66 characters, want 64 (hex), 44 (base64) or 256 (bits)\n6 bad: unknown hash algorithm \"tmk\" (want pdq, phash, dhash, md5, sha1, sha256 or vpdq)\n" +
 				"7 bad: no blank (want the algorithm's name and the hash, as in \"pdq f8f8…\")\n8 bad: the all-zero hash stands for an undecodable picture and is refused\n"},
 
 		{"reference tool", "pdq-csv", Options{},

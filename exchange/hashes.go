@@ -86,7 +86,7 @@ func writeHMA(w io.Writer, _ Head) *RowWriter {
 	}))
 }
 
-// readVPDQ reads the frames of videos: each is "hex,quality,seconds". When a frame is shown is not kept.
+// readVPDQ reads the frames of one video: each is "hex,quality,seconds". When a frame is shown is not kept.
 func readVPDQ(r io.Reader, o Options) iter.Seq2[Row, error] {
 	return readJSON(r, func(j *jsonFile, put func(Row, error) error) error {
 		return j.array(func() error {
@@ -101,7 +101,7 @@ func readVPDQ(r io.Reader, o Options) iter.Seq2[Row, error] {
 				bad = errors.New("it is not hash,quality,seconds")
 			}
 			if bad == nil {
-				row, bad = hashRow(hashlist.PDQ, parts[0])
+				row, bad = hashRow(hashlist.VPDQ, parts[0])
 			}
 			if bad == nil {
 				if row.Quality, err = strconv.Atoi(strings.TrimSpace(parts[1])); err != nil || row.Quality < 0 || row.Quality > 100 {
@@ -120,7 +120,7 @@ func readVPDQ(r io.Reader, o Options) iter.Seq2[Row, error] {
 func writeVPDQ(w io.Writer, _ Head) *RowWriter {
 	n := 0
 	return newJSONWriter(w, "[", "]", ofHash(func(line []byte, row Row) ([]byte, error) {
-		if row.Hash.Algorithm() != hashlist.PDQ {
+		if row.Hash.Algorithm() != hashlist.VPDQ {
 			return line, ErrCannotCarry
 		}
 		quality := row.Quality
