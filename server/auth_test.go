@@ -17,6 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	reflectionpb "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -41,13 +43,12 @@ func TestScopes(t *testing.T) {
 		{"owner", n.owner(), []Scope{ScopeLookup, ScopeSubmit, ScopeAdmin}},
 	}
 	n.Server.strikes = newStrikes()
-	services := pb.File_tocsin_v1_tocsin_proto.Services()
 	methods := 0
-	for i := range services.Len() {
-		for j := range services.Get(i).Methods().Len() {
-			m := services.Get(i).Methods().Get(j)
+	for _, service := range ourServices() {
+		for j := range service.Methods().Len() {
+			m := service.Methods().Get(j)
 			methods++
-			name := "/" + string(services.Get(i).FullName()) + "/" + string(m.Name())
+			name := "/" + string(service.FullName()) + "/" + string(m.Name())
 			need, ok := needs[name]
 			if !ok {
 				t.Errorf("%s has no scope", name)
@@ -75,6 +76,17 @@ func TestScopes(t *testing.T) {
 	if methods != len(needs) {
 		t.Errorf("%d methods have a scope, the API has %d", len(needs), methods)
 	}
+}
+
+// ourServices are the services of the API, of all its files.
+func ourServices() (all []protoreflect.ServiceDescriptor) {
+	protoregistry.GlobalFiles.RangeFilesByPackage(pb.File_tocsin_v1_tocsin_proto.Package(), func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Services().Len() {
+			all = append(all, f.Services().Get(i))
+		}
+		return true
+	})
+	return all
 }
 
 func callEmpty(t *testing.T, conn *grpc.ClientConn, method string, clientStreams, serverStreams bool) codes.Code {

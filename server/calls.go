@@ -68,6 +68,13 @@ var needs = map[string]Scope{
 	pb.ReportService_RecordReport_FullMethodName: ScopeAdmin,
 	pb.ReportService_ListReports_FullMethodName:  ScopeAdmin,
 
+	pb.RevisitService_AddRevisit_FullMethodName:    ScopeSubmit,
+	pb.RevisitService_ListRevisits_FullMethodName:  ScopeAdmin,
+	pb.RevisitService_RemoveRevisit_FullMethodName: ScopeAdmin,
+
+	pb.DigestService_GetDigest_FullMethodName:  ScopeAdmin,
+	pb.DigestService_SendDigest_FullMethodName: ScopeAdmin,
+
 	pb.AdminService_CreateToken_FullMethodName: ScopeAdmin,
 	pb.AdminService_ListTokens_FullMethodName:  ScopeAdmin,
 	pb.AdminService_RevokeToken_FullMethodName: ScopeAdmin,

@@ -14,6 +14,7 @@ import (
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 	"github.com/tocsin-fed/tocsin/platform"
 	"github.com/tocsin-fed/tocsin/report"
+	"github.com/tocsin-fed/tocsin/revisit"
 )
 
 // Config is all that a Server is made of and told.
@@ -56,6 +57,10 @@ type Config struct {
 	// Reports remembers what was reported, and Reporter is who reports; nil for no reports.
 	Reports  report.Reports
 	Reporter report.Reporter
+	// Revisits looks again at addresses; nil for none. What it examines, judges and tells, the server fills in.
+	Revisits *revisit.Config
+	// Digest says when and how the operator is told what happened; nil for never.
+	Digest *Digest
 	// Warnings are what GetStatus tells the operator each time, a sentence each.
 	Warnings []string
 

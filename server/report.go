@@ -72,6 +72,8 @@ func fillCase(c *report.Case, body []byte) error {
 			Labels    []string `json:"labels"`
 			Algorithm string   `json:"algorithm"`
 			Distance  int      `json:"distance"`
+			// Something harmless outweighed it.
+			Suppressed bool `json:"suppressed"`
 		} `json:"matches"`
 	}
 	if err := json.Unmarshal(body, &v); err != nil {
@@ -80,7 +82,11 @@ func fillCase(c *report.Case, body []byte) error {
 	c.Action, c.Labels = v.Verdict, v.Labels
 	c.URL, c.Alias, c.Post, c.Actor = v.Reference.URL, v.Reference.Alias, v.Reference.Post, v.Reference.Actor
 	for _, m := range v.Matches {
-		c.Matches = append(c.Matches, report.Match(m))
+		if !m.Suppressed {
+			c.Matches = append(c.Matches, report.Match{
+				List: m.List, Issuer: m.Issuer, Statement: m.Statement, Labels: m.Labels, Algorithm: m.Algorithm, Distance: m.Distance,
+			})
+		}
 	}
 	names := map[string]string{"md5": "MD5", "sha1": "SHA1", "sha256": "SHA256", "pdq": "PDQ"}
 	for _, h := range v.Hashes {

@@ -35,6 +35,7 @@ import (
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
+	"github.com/tocsin-fed/tocsin/revisit"
 )
 
 const (
@@ -68,6 +69,9 @@ type Server struct {
 	defining   sync.Mutex // held from reading a list's definition to replacing it
 	rotating   sync.Mutex // held while the issuer gets another key
 	reporting  sync.Mutex // held from reading which reports were sent to noting another
+
+	revisits *revisit.Visitor // nil for none
+	digests  *digestService
 
 	health *health.Server
 	remote *grpc.Server // nil without a TCP listener
@@ -114,6 +118,10 @@ func New(cfg Config) (_ *Server, err error) {
 		}
 	}
 	s.metrics = newMetrics(s)
+	s.digests = &digestService{s: s}
+	if err := s.openRevisits(s.hard); err != nil {
+		return nil, err
+	}
 	defer func() {
 		if err != nil {
 			s.closeListeners()
@@ -226,6 +234,8 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterSourceServiceServer(g, &sourceService{s: s})
 	pb.RegisterActServiceServer(g, &actService{s: s})
 	pb.RegisterReportServiceServer(g, &reportService{s: s})
+	pb.RegisterRevisitServiceServer(g, &revisitService{s: s})
+	pb.RegisterDigestServiceServer(g, s.digests)
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)
@@ -238,7 +248,8 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 func (s *Server) setHealth(v healthpb.HealthCheckResponse_ServingStatus) {
 	for _, name := range [...]string{"", pb.LookupService_ServiceDesc.ServiceName, pb.ListService_ServiceDesc.ServiceName,
 		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName,
-		pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName} {
+		pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName,
+		pb.RevisitService_ServiceDesc.ServiceName, pb.DigestService_ServiceDesc.ServiceName} {
 		s.health.SetServingStatus(name, v)
 	}
 }
@@ -294,6 +305,16 @@ func (s *Server) Serve(ctx context.Context) error {
 		reading, stop := s.untilStopping(s.hard)
 		defer stop()
 		s.running.Go(func() { s.cfg.Sources.Run(reading) })
+	}
+	if s.revisits != nil {
+		ctx, cancel := s.untilStopping(s.hard)
+		defer cancel()
+		s.running.Go(func() { s.runRevisits(ctx) })
+	}
+	if s.cfg.Digest != nil && s.cfg.Marks != nil && s.cfg.Audit != nil {
+		ctx, cancel := s.untilStopping(s.hard)
+		defer cancel()
+		s.running.Go(func() { s.digests.run(ctx) })
 	}
 	if s.cfg.Acts != nil && s.cfg.Window != nil && s.cfg.Marks != nil {
 		ctx, cancel := s.untilStopping(s.hard)

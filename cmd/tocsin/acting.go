@@ -13,8 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tocsin-fed/tocsin/digest"
+	"github.com/tocsin-fed/tocsin/guarded"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/platform"
+	"github.com/tocsin-fed/tocsin/revisit"
 	"github.com/tocsin-fed/tocsin/server"
 	"github.com/tocsin-fed/tocsin/store"
 )
@@ -140,4 +143,58 @@ func before(a *platform.Act) []byte {
 		return []byte("null")
 	}
 	return a.Before
+}
+
+// revisits says how addresses are looked at again, nil if they are not.
+func (c *config) revisits(db *store.DB) *revisit.Config {
+	r := &c.Revisit
+	if r.Every.time == 0 {
+		return nil
+	}
+	return &revisit.Config{
+		Addresses: db, Client: guarded.Client(guarded.Options{Loopback: c.Federation.Loopback}), Agent: "tocsin/" + version,
+		Every: r.Every.time, PerHost: r.PerHost.time, Max: r.Max, MaxBytes: c.Media.MaxBytes.bytes, Radius: r.Radius,
+	}
+}
+
+// digest says how the operator is told what happened, nil if they are not.
+func (c *config) digest(dir string) (*server.Digest, error) {
+	d := &c.Digest
+	v := &server.Digest{Hour: d.At.hour, Minute: d.At.minute}
+	secret := func(key, file string) (string, error) {
+		if file == "" {
+			return "", nil
+		}
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(dir, file)
+		}
+		s, err := readSecret(file)
+		if err != nil {
+			return "", c.wrong(key, err)
+		}
+		return s, nil
+	}
+	if d.MailServer != "" {
+		password, err := secret("digest.mail_password_file", d.MailPasswordFile)
+		if err != nil {
+			return nil, err
+		}
+		v.Mail = &digest.Mail{Server: d.MailServer, User: d.MailUser, Password: password, From: d.From}
+		for to := range strings.SplitSeq(d.To, ",") {
+			if to = strings.TrimSpace(to); to != "" {
+				v.Mail.To = append(v.Mail.To, to)
+			}
+		}
+	}
+	if d.Webhook != "" {
+		s, err := secret("digest.webhook_secret_file", d.WebhookSecretFile)
+		if err != nil {
+			return nil, err
+		}
+		v.Hook = &digest.Hook{URL: d.Webhook, Secret: []byte(s)}
+	}
+	if v.Mail == nil && v.Hook == nil {
+		return nil, nil
+	}
+	return v, nil
 }

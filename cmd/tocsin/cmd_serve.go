@@ -154,6 +154,10 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		return err
 	}
 	sc.Marks, sc.Reports, sc.Reporter = db, db, report.Reporter(conf.Report)
+	sc.Revisits = conf.revisits(db)
+	if sc.Digest, err = conf.digest(dir); err != nil {
+		return err
+	}
 	var peers *federation.Node
 	// Also where it is off: which lists of others act, and which keys count no more, was agreed on before.
 	if peers, err = conf.federate(ctx, dir, log, lists, db, issuer); err != nil {

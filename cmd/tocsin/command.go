@@ -100,7 +100,7 @@ mistake on the command line; lookup exits with 3 if there is a match.`,
 	group("sources", "Lists of other systems:", a.subscribeCommand(), a.sourcesCommand())
 	group("others", "Other nodes:", a.followCommand(), a.unfollowCommand(), a.followsCommand(), a.followersCommand(), a.peersCommand(),
 		a.outboxCommand(), a.verifyCommand(), a.inspectCommand())
-	group("acting", "Acting and reporting:", a.actsCommand(), a.reportCommand())
+	group("acting", "Acting and reporting:", a.actsCommand(), a.revisitCommand(), a.reportCommand(), a.digestCommand())
 	group("keys", "Keys:", a.keysCommand(), a.signCommand(), a.publishCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
 	root.SetOut(a.out) // the completions keep it

@@ -106,6 +106,22 @@ type config struct {
 			VPDQ   verdict `toml:"vpdq"`
 		} `toml:"ceiling"`
 	} `toml:"policy"`
+	Revisit struct {
+		Every   duration `toml:"every"`
+		PerHost duration `toml:"per_host"`
+		Max     int      `toml:"max"`
+		Radius  int      `toml:"radius"`
+	} `toml:"revisit"`
+	Digest struct {
+		At                clock  `toml:"at"`
+		MailServer        string `toml:"mail_server"`
+		MailUser          string `toml:"mail_user"`
+		MailPasswordFile  string `toml:"mail_password_file"`
+		From              string `toml:"from"`
+		To                string `toml:"to"`
+		Webhook           string `toml:"webhook"`
+		WebhookSecretFile string `toml:"webhook_secret_file"`
+	} `toml:"digest"`
 	Report struct {
 		FirstName string `toml:"first_name"`
 		LastName  string `toml:"last_name"`
@@ -425,6 +441,22 @@ func (s size) MarshalText() ([]byte, error) {
 		}
 	}
 	return []byte("0"), nil
+}
+
+// clock is a time of day.
+type clock struct{ hour, minute int }
+
+func (c *clock) UnmarshalText(b []byte) error {
+	t, err := time.Parse("15:04", string(b))
+	if err != nil {
+		return fmt.Errorf(`%.40q is not a time of day (want one such as "08:00")`, b)
+	}
+	c.hour, c.minute = t.Hour(), t.Minute()
+	return nil
+}
+
+func (c clock) MarshalText() ([]byte, error) {
+	return fmt.Appendf(nil, "%02d:%02d", c.hour, c.minute), nil
 }
 
 type verdict struct{ verdict hashlist.Verdict }

@@ -97,6 +97,10 @@ var bounds = []struct {
 	{key: "limits.cached", least: 0, most: 1e9},
 	{key: "limits.memory", least: 64 << 20, most: 1 << 50, zero: true, unit: "bytes (64MiB or more, or 0)"},
 	{key: "policy.min_quality", least: 0, most: 100},
+	{key: "revisit.every", least: float64(time.Minute), most: float64(365 * 24 * time.Hour), zero: true, unit: "seconds", unitScale: 1e9},
+	{key: "revisit.per_host", least: 0, most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
+	{key: "revisit.max", least: 1, most: 1e6},
+	{key: "revisit.radius", least: 0, most: 128},
 }
 
 // checkBounds reports every number that is out of its range.
@@ -162,6 +166,13 @@ func (c *config) check(dir string) error {
 	hasher.Close()
 	if _, err := c.platforms(dir); err != nil {
 		return err
+	}
+	if d, err := c.digest(dir); err != nil {
+		return err
+	} else if d != nil {
+		if err := d.Validate(); err != nil {
+			return fmt.Errorf("digest: %w", err)
+		}
 	}
 	sc := c.server(dir)
 	if n := len(sc.GRPC.Socket); n > maxSocketPath {

@@ -28,12 +28,13 @@ var mayImport = map[string][]string{
 	"guarded":            {},                       // the one dialer for the outside world, for whoever reaches out
 	"federation":         {"guarded", "hashlist"},
 	"platform":           {"hashlist"}, // reaches the operator's own servers; what it does there is its alone to do
+	"digest":             {},           // of nothing but counts that it is given
 	"report":             {},           // of nothing but facts that it is given
 	"revisit":            {"hashlist"},
 	"store":              {"exchange/source", "federation", "hashlist", "platform", "report", "revisit"}, // keeps what they remember, as they define it
 	"proto/tocsin/v1":    {},
-	"server": {"exchange", "exchange/source", "federation", "guarded", "hashlist", "hashlist/imagehash", "hashlist/rules", "platform",
-		"proto/tocsin/v1", "report"},
+	"server": {"digest", "exchange", "exchange/source", "federation", "guarded", "hashlist", "hashlist/imagehash", "hashlist/rules", "platform",
+		"proto/tocsin/v1", "report", "revisit"},
 }
 
 // testsMayImport is what the test files of a package may import beyond
@@ -42,6 +43,7 @@ var testsMayImport = map[string][]string{
 	"exchange/source": {"federation", "guarded", "store"}, // over its real client, and signed by a real issuer
 	"federation":      {"store"},
 	"server":          {"store"},
+	"revisit":         {"guarded", "store"},
 	"platform":        {"store"},
 	"hashlist":        {"store"},
 }
