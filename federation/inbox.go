@@ -144,6 +144,9 @@ func (n *Node) refuse(w http.ResponseWriter, r *http.Request, code int, err erro
 
 // act does what an activity asks for. who has signed the request.
 func (n *Node) act(ctx context.Context, kind string, body []byte, who *remoteActor) error {
+	if _, err := n.subscription(who.ID); err != nil && isLetter(kind, body) {
+		return n.letterCame(ctx, body, who)
+	}
 	switch kind {
 	case "Announce":
 		return n.pushed(ctx, body, who)

@@ -29,6 +29,8 @@ type Config struct {
 	Origin  string // public address of the node, as in https://hashes.example
 	Lists   *hashlist.Lists
 	Peers   Peers
+	Letters Letters          // of single statements; nil if none are sent
+	Reviews hashlist.Reviews // before whom disputes are put; nil if nobody looks at them
 	Issuers []LocalIssuer
 	Key     *rsa.PrivateKey    // signs requests; 2048 bits, as the fediverse demands
 	HeadKey ed25519.PrivateKey // signs the heads of the node's lists, and nothing else
@@ -60,8 +62,9 @@ const (
 // Node is this node as others see it: its actors, its inbox, its lists, and
 // what it follows. Call New, serve Handler on the public listener, and call Run.
 //
-// There are three kinds of goroutine, all owned by Run: one that watches the log
-// grow, one for each list that is followed, and one for each inbox that is delivered to. None
+// There are four kinds of goroutine, all owned by Run: one that watches the log
+// grow, one for each list that is followed, one for each inbox that is delivered to, and one for
+// each server that letters wait for. None
 // of them waits for another, so a peer that is slow, hostile or gone holds up nobody else.
 type Node struct {
 	cfg     Config
@@ -87,6 +90,11 @@ type Node struct {
 	reading     *semaphore.Weighted               // requests whose bodies are being read
 	bodyTime    time.Duration                     // for one of them
 
+	letterPaces  *lru.Cache[string, *rate.Limiter] // of statements that come by themselves, by origin
+	disputePaces *lru.Cache[string, *rate.Limiter] // of those of them that a person gets to see
+	strangers    *lru.Cache[string, []proofKey]    // keys of issuers who sent one, by issuer
+	carrying     *semaphore.Weighted               // letters that are under way
+
 	maxOfOrigin int // followers of a list that are of one server
 
 	bodies *lru.Cache[push, pushed] // of pushes, most of which go to many
@@ -101,6 +109,8 @@ type Node struct {
 	sequences map[string]*sequence            // of this node's lists, by list
 	upTo      uint64                          // place in the log that the sequences reflect
 	dirty     map[string]map[string]bool      // followers whose Position is to be saved: list, actor
+	letters   map[[2]string]*Letter           // by statement and actor
+	carriers  map[string]chan struct{}        // by origin: wakes who brings the letters there
 	run       context.Context                 // while Run runs
 	running   sync.WaitGroup                  // what Run waits for
 }
@@ -134,6 +144,9 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		failed: cacheOf[string, time.Time](maxOrigins), paces: cacheOf[string, *rate.Limiter](maxOrigins),
 		heard: cacheOf[string, time.Time](maxOrigins), bodies: cacheOf[push, pushed](64),
 		follows: map[string]*subscription{}, followers: map[string]map[string]*Follower{}, outlets: map[string]*outlet{},
+		letterPaces: cacheOf[string, *rate.Limiter](maxOrigins), disputePaces: cacheOf[string, *rate.Limiter](maxOrigins),
+		strangers: cacheOf[string, []proofKey](keysOfStrange), carrying: semaphore.NewWeighted(maxCarried),
+		letters: map[[2]string]*Letter{}, carriers: map[string]chan struct{}{},
 		keys: map[string][]Key{}, sequences: map[string]*sequence{}, dirty: map[string]map[string]bool{},
 	}
 	// What came before the start is remembered by nobody, so signatures from before it are not believed.
@@ -214,6 +227,9 @@ func (n *Node) load(ctx context.Context) error {
 			o.peer = p
 		}
 	}
+	if err := n.loadLetters(ctx); err != nil {
+		return err
+	}
 	return n.extend(ctx)
 }
 
@@ -231,6 +247,7 @@ func (n *Node) Run(ctx context.Context) error {
 		n.spawnLocked(func(ctx context.Context) { n.deliver(ctx, o) })
 	}
 	n.spawnLocked(n.flush)
+	n.carryAllLocked()
 	n.mu.Unlock()
 
 	err := n.watch(ctx)

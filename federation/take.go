@@ -102,6 +102,11 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 			return err
 		}
 	}
+	// Before their leaves: what is not noted is taken over once more.
+	if err := n.noticed(ctx, records); err != nil {
+		s.tree.cut(was)
+		return err
+	}
 	if unknown > 0 {
 		// Before their leaves: counted twice they do no harm, uncounted they would pass for lost.
 		if err := n.updateLocked(ctx, s, func(f *Follow) { f.Skipped += unknown }); err != nil {

@@ -410,6 +410,19 @@ func (l *Lists) Issued(id string) (issuer string, seq uint64, known bool) {
 	return s.issuer, s.seq, true
 }
 
+// Belongs says who made a statement and to which list it belongs. It does not know
+// retractions.
+func (l *Lists) Belongs(id string) (issuer, list string, known bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	n, ok := l.fold.byID[id]
+	if !ok {
+		return "", "", false
+	}
+	s := &l.fold.stmts[n]
+	return s.issuer, s.list.iri, true
+}
+
 // Counts tells how much is in force.
 type Counts struct {
 	Hashes     map[Algorithm]int // distinct, also those of lists that are not heeded and of void statements

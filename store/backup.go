@@ -79,6 +79,7 @@ func (db *DB) Check(ctx context.Context) error {
 		func() error { _, err := db.Addresses(ctx); return err },
 		func() error { _, err := db.Reports(ctx); return err },
 		func() error { _, err := readAll(ctx, db, marks); return err },
+		func() error { _, err := db.Letters(ctx); return err },
 	} {
 		if err := look(); err != nil {
 			return fmt.Errorf("check database %s: %w", db.path, err)

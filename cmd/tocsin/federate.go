@@ -23,7 +23,7 @@ func (c *config) federate(ctx context.Context, dir string, log *slog.Logger, lis
 		return nil, err
 	}
 	return federation.New(ctx, federation.Config{
-		Origin: c.Node.Origin, Lists: lists, Peers: db, Key: key, HeadKey: head,
+		Origin: c.Node.Origin, Lists: lists, Peers: db, Letters: db, Reviews: db, Key: key, HeadKey: head,
 		Issuers:  []federation.LocalIssuer{{Name: c.Node.Issuer, Public: issuer.PublicKey()}},
 		Loopback: c.Federation.Loopback, Log: log, Version: version,
 	})

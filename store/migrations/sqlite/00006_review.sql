@@ -38,7 +38,25 @@ CREATE TABLE review_places (
 
 INSERT INTO review_places (next) VALUES (0);
 
+-- Statements of this node that are brought to single servers: federation.Letters.
+CREATE TABLE letters (
+    statement TEXT    NOT NULL,
+    recipient TEXT    NOT NULL,    -- the actor whose server gets it
+    about     TEXT    NOT NULL,
+    since     INTEGER NOT NULL,
+    taken     INTEGER NOT NULL,    -- 0 for not yet
+    given_up  INTEGER NOT NULL,    -- 0 or 1
+    failures  INTEGER NOT NULL,
+    trouble   TEXT    NOT NULL,
+    answer    TEXT    NOT NULL,
+    withdrawn INTEGER NOT NULL,    -- 0 or 1
+    sum       INTEGER NOT NULL,
+    PRIMARY KEY (statement, recipient)
+) STRICT;
+
 -- +goose Down
+
+DROP TABLE letters;
 
 DROP TABLE review_places;
 DROP TABLE reviews;
