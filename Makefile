@@ -39,7 +39,7 @@ run: build ## run a node in ./data, made on the first run
 	@exec bin/tocsin serve --data data
 
 test: ## run the whole test suite with the race detector
-	@tools/setup go cc strace turbojpeg
+	@tools/setup go cc strace ffmpeg turbojpeg
 	$(GO) test -race -count=1 -timeout 15m -skip '^TestInterop' ./...
 
 interop: ## try the federation against Fedify, a server that is not ours

@@ -41,7 +41,7 @@ func confine(memory int64) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("make worker undumpable: %w", err)
 	}
-	return filterCalls()
+	return installFilter(allowedCalls, false)
 }
 
 // addressSpace is what this process has mapped, in bytes.
@@ -71,9 +71,10 @@ var allowedCalls = append([]uint32{
 	unix.SYS_EPOLL_CREATE1, unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_EVENTFD2, unix.SYS_PPOLL,
 }, archCalls...)
 
-// filterCalls installs a seccomp filter on all threads. (Landlock would cover
-// files only, and in programs with C code each thread on its own.)
-func filterCalls() error {
+// installFilter installs a seccomp filter on all threads, which lets the calls through. With reading,
+// files may be opened to be read, and a kernel that has no filters is an error.
+// (Landlock would cover files only, and in programs with C code each thread on its own.)
+func installFilter(calls []uint32, reading bool) error {
 	if auditArch == 0 {
 		return nil
 	}
@@ -81,6 +82,7 @@ func filterCalls() error {
 		offNumber, offArch, offArg0 = 0, 4, 16 // of struct seccomp_data
 		load                        = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
 		equal                       = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
+		offArg2                     = 32
 		anyBit                      = unix.BPF_JMP | unix.BPF_JSET | unix.BPF_K
 		ret                         = unix.BPF_RET | unix.BPF_K
 		deny                        = unix.SECCOMP_RET_ERRNO
@@ -106,7 +108,16 @@ func filterCalls() error {
 		{Code: ret, K: unix.SECCOMP_RET_ALLOW},
 		{Code: ret, K: deny | uint32(unix.EPERM)},
 	}
-	for _, call := range allowedCalls {
+	if reading {
+		// The flags are the third argument of openat.
+		prog = append(prog,
+			unix.SockFilter{Code: equal, K: unix.SYS_OPENAT, Jf: 4},
+			unix.SockFilter{Code: load, K: offArg2},
+			unix.SockFilter{Code: anyBit, K: openFlags, Jf: 1},
+			unix.SockFilter{Code: ret, K: deny | uint32(unix.EPERM)},
+			unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
+	}
+	for _, call := range calls {
 		prog = append(prog,
 			unix.SockFilter{Code: equal, K: call, Jf: 1},
 			unix.SockFilter{Code: ret, K: unix.SECCOMP_RET_ALLOW})
@@ -120,7 +131,7 @@ func filterCalls() error {
 	}
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
 	_, _, e := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
-	if e == 0 || errors.Is(e, unix.ENOSYS) || errors.Is(e, unix.EINVAL) {
+	if e == 0 || !reading && (errors.Is(e, unix.ENOSYS) || errors.Is(e, unix.EINVAL)) {
 		return nil // installed, or a kernel without
 	}
 	return fmt.Errorf("install filter of system calls: %w", e)

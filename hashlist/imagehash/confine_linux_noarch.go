@@ -5,4 +5,4 @@ package imagehash
 // Numbers of system calls differ; here there are the limits only.
 const auditArch = 0
 
-var archCalls []uint32
+var archCalls, videoArchCalls []uint32

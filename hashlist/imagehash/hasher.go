@@ -17,8 +17,12 @@ type Hasher struct {
 	limits Limits
 	slots  chan struct{}     // one token for each file in work
 	starts chan startRequest // to the goroutine that starts children
-	done   chan struct{}     // closed by Close
-	wg     sync.WaitGroup    // the starter, the reapers and calls of Hash
+	runs   chan func()       // to the same, for what starts videos' children
+	videos chan struct{}     // one token for each video in work
+	ffmpeg string            // its path; "" for none, because of blind
+	blind  error
+	done   chan struct{}  // closed by Close
+	wg     sync.WaitGroup // the starter, the reapers and calls of Hash
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -63,10 +67,13 @@ func NewHasher(l Limits) (*Hasher, error) {
 		limits: l,
 		slots:  make(chan struct{}, l.Workers),
 		starts: make(chan startRequest),
+		runs:   make(chan func()),
+		videos: make(chan struct{}, max(1, l.Workers/2)), // each keeps two processors busy
 		done:   make(chan struct{}),
 		all:    make(map[*child]bool),
 		stats:  Stats{Decoded: make(map[string]uint64)},
 	}
+	h.ffmpeg, h.blind = findFFmpeg(l.FFmpeg)
 	h.wg.Go(h.starter)
 	return h, nil
 }
@@ -92,6 +99,8 @@ func (h *Hasher) starter() {
 				h.wg.Go(c.reap)
 			}
 			r.answer <- startAnswer{c, err}
+		case f := <-h.runs:
+			f()
 		case <-h.done:
 			h.mu.Lock()
 			running := slices.Collect(maps.Keys(h.all))
@@ -199,6 +208,9 @@ func (h *Hasher) hash(ctx context.Context, media []byte) (Media, error) {
 		return Media{}, fmt.Errorf("%w: %d bytes, more than the limit of %d", ErrTooLarge, n, h.limits.MaxBytes)
 	}
 	format, err := sniff(media)
+	if video := new(videoError); errors.As(err, &video) {
+		return h.video(ctx, video.format, media)
+	}
 	if err != nil {
 		return Media{}, err
 	}

@@ -17,6 +17,8 @@
 // first frame, their last, and an even sample between them. The default image of
 // an animated PNG that is not part of the animation is looked at as well.
 //
+// Videos are decoded by ffmpeg, where it is there: see video.go.
+//
 // Not decoded: JPEG with arithmetic coding, 12 bits a sample or lossless
 // coding; the images of a HEIC file beyond its primary one. A JPEG, PNG or
 // GIF file that ends early or is broken in its pixels, or a later frame of an
@@ -76,6 +78,13 @@ type Limits struct {
 	// child gives back all but some tens of megabytes.
 	WorkerMemory int64
 
+	// FFmpeg is the name or path of ffmpeg, which decodes videos; "" for none. Where there is
+	// none, videos are ErrVideo, and Hasher.Videos says so.
+	FFmpeg string
+	// VideoTimeout is how long a video may take, from when ffmpeg starts. What was seen by then
+	// is hashed. Default 20 s.
+	VideoTimeout time.Duration
+
 	// HEIC says whether HEIC is decoded. It is a switch of its own because its
 	// decoder is under the LGPL and the format under patents. When false, HEIC
 	// files are ErrUndecodable.
@@ -91,6 +100,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		MaxBytes: 50 << 20, MaxPixels: 64_000_000, MaxFrames: 8, Timeout: 10 * time.Second,
 		Workers: runtime.NumCPU(), WorkerMemory: 1536 << 20, HEIC: true, TurboJPEG: true,
+		FFmpeg: "ffmpeg", VideoTimeout: 20 * time.Second,
 	}
 }
 
@@ -106,6 +116,7 @@ func (l Limits) withDefaults() (Limits, error) {
 	fill(&l.MaxPixels, d.MaxPixels)
 	fill(&l.WorkerMemory, d.WorkerMemory)
 	fill((*int64)(&l.Timeout), int64(d.Timeout))
+	fill((*int64)(&l.VideoTimeout), int64(d.VideoTimeout))
 	if l.MaxFrames <= 0 {
 		l.MaxFrames = d.MaxFrames
 	}
@@ -143,7 +154,8 @@ type Frame struct {
 
 // Media is what a file hashes to.
 type Media struct {
-	Format            string        // "jpeg", "png", "gif", "webp", "avif", "heic" or "jxl"
+	Video             bool          // a video: Frames are about one for each second of it, see Video
+	Format            string        // "jpeg", "png", "gif", "webp", "avif", "heic" or "jxl"; of a video "mp4", "webm", "ogg", "flv", "avi", "asf", "mpeg", "mpegvideo" or "mpegts"
 	Width, Height     int           // in pixels, of the canvas
 	Frames            []Frame       // ascending by Index; at most 3 of each
 	Truncated         bool          // the file ends early or a later frame is broken
@@ -159,7 +171,9 @@ var (
 	// ErrUndecodable: not a picture of a known format, broken, or HEIC when that
 	// is off. A file on which a decoder crashes is undecodable too.
 	ErrUndecodable = errors.New("media cannot be decoded")
-	// ErrVideo: a container of video or audio, by its first bytes.
+	// ErrVideo: a container of video or audio, by its first bytes, that was not looked at whole: there is
+	// no ffmpeg, it has no picture, it is broken, or beyond the limits. The media
+	// has the digests, and the frames that were seen.
 	ErrVideo = errors.New("media is video or audio")
 	// ErrTooLarge: more bytes, pixels, frames or memory than Limits allow, or a
 	// JPEG of more than 100 scans.

@@ -2,6 +2,7 @@ package imagehash
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -36,50 +37,65 @@ func sniff(media []byte) (string, error) {
 	}
 	for _, v := range videoMagic {
 		if has(v.at, v.magic) {
-			return "", fmt.Errorf("%w: %s", ErrVideo, v.name)
+			return "", &videoError{v.format, v.name}
 		}
 	}
 	// Transport streams have a sync byte every 188 bytes, or every 192 with a time stamp before it.
 	for _, ts := range [][2]int{{0, 188}, {4, 192}} {
 		if at, step := ts[0], ts[1]; len(media) > at+2*step &&
 			media[at] == 0x47 && media[at+step] == 0x47 && media[at+2*step] == 0x47 {
-			return "", fmt.Errorf("%w: MPEG transport stream", ErrVideo)
+			return "", &videoError{"mpegts", "MPEG transport stream"}
 		}
 	}
 	// MPEG audio without a tag: eleven set bits, then a layer that is not reserved (or AAC's zero).
 	if len(media) >= 4 && media[0] == 0xff && media[1]&0xe0 == 0xe0 && media[2]&0xf0 != 0xf0 {
-		return "", fmt.Errorf("%w: MPEG audio", ErrVideo)
+		return "", &videoError{"", "MPEG audio"}
 	}
 	return "", fmt.Errorf("%w: not a picture of a known format", ErrUndecodable)
 }
 
+// IsVideo reports whether a file is video or audio by its first bytes.
+func IsVideo(media []byte) bool {
+	_, err := sniff(media)
+	return errors.Is(err, ErrVideo)
+}
+
+// videoError is a file that is no picture but a video or audio.
+type videoError struct {
+	format string // as Media.Format; "" for audio
+	name   string
+}
+
+func (e *videoError) Error() string { return ErrVideo.Error() + ": " + e.name }
+func (e *videoError) Unwrap() error { return ErrVideo }
+
 var videoMagic = []struct {
-	at          int
-	magic, name string
+	at                  int
+	magic, name, format string
 }{
-	{0, "\x1aE\xdf\xa3", "Matroska or WebM"},
-	{0, "OggS", "Ogg"},
-	{0, "FLV\x01", "Flash video"},
-	{0, "\x00\x00\x01\xba", "MPEG program stream"},
-	{0, "\x00\x00\x01\xb3", "MPEG video"},
-	{0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media"},
-	{0, ".RMF", "RealMedia"},
-	{0, "ID3", "MP3"},
-	{0, "fLaC", "FLAC"},
-	{0, "#!AMR", "AMR"},
-	{0, "MThd", "MIDI"},
-	{8, "AVI ", "AVI"},
-	{8, "WAVE", "WAVE"},
-	{8, "AIFF", "AIFF"},
-	{8, "AIFC", "AIFF"},
-	{4, "moov", "QuickTime"},
-	{4, "mdat", "QuickTime"},
-	{4, "wide", "QuickTime"},
-	{4, "pnot", "QuickTime"},
-	{4, "skip", "QuickTime"},
-	{4, "free", "QuickTime"},
-	{4, "styp", "MPEG-4 segment"},
-	{4, "moof", "MPEG-4 fragment"},
+	{0, "\x1aE\xdf\xa3", "Matroska or WebM", "webm"},
+	{0, "OggS", "Ogg", "ogg"},
+	{0, "FLV\x01", "Flash video", "flv"},
+	{0, "\x00\x00\x01\xba", "MPEG program stream", "mpeg"},
+	{0, "\x00\x00\x01\xb3", "MPEG video", "mpegvideo"},
+	{0, "\x30\x26\xb2\x75\x8e\x66\xcf\x11", "Windows Media", "asf"},
+	{0, ".RMF", "RealMedia", ""},
+	{0, "ID3", "MP3", ""},
+	{0, "fLaC", "FLAC", ""},
+	{0, "#!AMR", "AMR", ""},
+	{0, "MThd", "MIDI", ""},
+	{8, "AVI ", "AVI", "avi"},
+	{8, "WAVE", "WAVE", ""},
+	{8, "AIFF", "AIFF", ""},
+	{8, "AIFC", "AIFF", ""},
+	{4, "moov", "QuickTime", "mp4"},
+	{4, "mdat", "QuickTime", "mp4"},
+	{4, "wide", "QuickTime", "mp4"},
+	{4, "pnot", "QuickTime", "mp4"},
+	{4, "skip", "QuickTime", "mp4"},
+	{4, "free", "QuickTime", "mp4"},
+	{4, "styp", "MPEG-4 segment", "mp4"},
+	{4, "moof", "MPEG-4 fragment", "mp4"},
 }
 
 var (
@@ -126,7 +142,7 @@ func sniffBrands(media []byte) (string, error) {
 	case has(heicBrands):
 		return "heic", nil
 	case !has(pictureBrands) && slices.ContainsFunc(videoBrands, func(b string) bool { return strings.HasPrefix(major, b) }):
-		return "", fmt.Errorf("%w: an ISO media file of the brand %.4q", ErrVideo, major)
+		return "", &videoError{"mp4", fmt.Sprintf("an ISO media file of the brand %.4q", major)}
 	}
 	return "", fmt.Errorf("%w: an ISO media file of the unknown brand %.4q", ErrUndecodable, major)
 }
