@@ -67,8 +67,11 @@ type Config struct {
 	GRPC   Listener
 	HTTP   Listener
 	Public Listener // federation; needs a PublicHandler
-	Hook   Hook
-	Limit  Limit
+	Hook   Hook     // of pict-rs
+	Hooks  Hooks
+	// Fetch reaches out for files whose addresses platforms name: a guarded.Client, or nil if no hook needs one.
+	Fetch *http.Client
+	Limit Limit
 }
 
 // Listener says where to listen and how a connection is protected.
@@ -102,6 +105,17 @@ type Hook struct {
 	Video       Answer // a file that is a video or sound
 	Trouble     Answer // the node could not do its work
 	Hold        Answer // the verdict is hold, which a hook cannot do
+}
+
+// Hooks are the hooks of other platforms; nil for one that is off.
+type Hooks struct {
+	PieFed, HMA, NSFW, Mastodon, Indigo *Hook
+
+	// Blocked is the PDQ hash that PieFed's operator has blocked there, which stands for
+	// everything that is to be refused; the zero Hash for none.
+	Blocked hashlist.Hash
+	// MastodonSecret is the secret with which Mastodon signs its webhooks.
+	MastodonSecret []byte
 }
 
 // Limit bounds what one token may cost.

@@ -37,11 +37,19 @@ var (
 	answerAllow   = hookAnswer{Verdict: "allow", status: http.StatusOK, why: "no match"}
 	answerNobody  = hookAnswer{Verdict: "reject", Reason: "not authenticated", status: http.StatusUnauthorized, why: "unauthenticated"}
 	answerStrikes = hookAnswer{Verdict: "reject", Reason: "not authenticated", status: http.StatusTooManyRequests, why: "unauthenticated"}
+	answerNothing = hookAnswer{Verdict: "reject", Reason: "no address of a file in the request", status: http.StatusBadRequest, why: "malformed"}
 	answerLimit   = hookAnswer{Verdict: "reject", Reason: "too many uploads, try again later", status: http.StatusTooManyRequests, why: "rate limit"}
 	answerTooLong = hookAnswer{Verdict: "reject", Reason: "the file is too large to be examined", status: http.StatusRequestEntityTooLarge, why: "too many bytes"}
 	answerSlow    = hookAnswer{Verdict: "reject", Reason: "the file did not come in time", status: http.StatusRequestTimeout, why: "slow"}
 	answerCut     = hookAnswer{Verdict: "reject", Reason: "the file did not come whole", status: http.StatusBadRequest, why: "cut off"}
 )
+
+// hook is the hook of one platform: its settings, and its name in metrics and in the log.
+type hook struct {
+	*Server
+	name string
+	Hook
+}
 
 // hookPictrs answers pict-rs's external validation: the file is the body,
 // usually without a length; any 2xx accepts it, all else refuses it. The content
@@ -59,14 +67,11 @@ var (
 // them about: a file of too many bytes (padding would carry anything past), one
 // that comes too slowly, and more uploads than the token may make.
 func (s *Server) hookPictrs(w http.ResponseWriter, r *http.Request) {
-	start := time.Now()
-	a := s.pictrs(w, r)
-	verb := "reject"
-	if a.status == http.StatusOK {
-		verb = "accept"
-	}
-	s.metrics.hooks.WithLabelValues("pictrs", verb, a.why).Inc()
-	s.metrics.hookTime.WithLabelValues("pictrs").Observe(time.Since(start).Seconds())
+	h := &hook{s, "pictrs", s.cfg.Hook}
+	a := h.answer(w, r, r.PathValue("token"), func(ctx context.Context, c *caller) hookAnswer {
+		_, a := h.upload(ctx, w, r, c, r.Body, hashlist.Query{})
+		return a
+	})
 	if a.status != http.StatusOK && a.why != "match" {
 		// The rest of the body is not waited for.
 		w.Header().Set("Connection", "close")
@@ -74,17 +79,31 @@ func (s *Server) hookPictrs(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, a.status, a)
 }
 
-func (s *Server) pictrs(w http.ResponseWriter, r *http.Request) (a hookAnswer) {
-	c, err := s.keys.find(r.PathValue("token"))
+// answer authenticates a request, counts what it comes to, and lets work answer the
+// rest of it within the server's deadline.
+func (h *hook) answer(w http.ResponseWriter, r *http.Request, secret string, work func(context.Context, *caller) hookAnswer) hookAnswer {
+	start := time.Now()
+	a := h.admitted(w, r, secret, work)
+	verb := "reject"
+	if a.Verdict == "allow" {
+		verb = "accept"
+	}
+	h.metrics.hooks.WithLabelValues(h.name, verb, a.why).Inc()
+	h.metrics.hookTime.WithLabelValues(h.name).Observe(time.Since(start).Seconds())
+	return a
+}
+
+func (h *hook) admitted(w http.ResponseWriter, r *http.Request, secret string, work func(context.Context, *caller) hookAnswer) (a hookAnswer) {
+	c, err := h.keys.find(secret)
 	if err == nil && !c.scope.includes(ScopeLookup) {
 		err = errForbidden
 	}
 	if err != nil {
-		return s.hookStranger(r)
+		return h.stranger(r)
 	}
 	defer func() {
 		if p := recover(); p != nil && p != http.ErrAbortHandler {
-			a = s.unknown(r, "trouble", s.panicked(p))
+			a = h.unknown(r, "trouble", h.panicked(p))
 		} else if p != nil {
 			panic(p)
 		}
@@ -94,46 +113,67 @@ func (s *Server) pictrs(w http.ResponseWriter, r *http.Request) (a hookAnswer) {
 		if errors.As(err, &f) && f.retry > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(f.retry.Seconds()))))
 		}
-		s.log.Warn("hook: refused an upload: the token's limit is reached", slog.String("caller", c.name))
+		h.log.Warn("hook: refused an upload: the token's limit is reached", slog.String("caller", c.name))
 		return answerLimit
 	}
-	ctx, cancel, end := s.requestContext(r)
+	ctx, cancel, end := h.requestContext(r)
 	defer cancel()
-	if r.ContentLength > s.cfg.Limit.MediaBytes && s.cfg.Hook.Video != AnswerAccept {
-		return answerTooLong // at once, when it says so itself
-	}
-	release, err := s.hold(ctx)
-	if err != nil {
-		return s.unknown(r, "trouble", err)
-	}
-	defer release()
-	in := &body{r: r.Body, rc: http.NewResponseController(w), end: end, idle: s.cfg.Limit.Idle}
-	file, err := s.readFile(in)
-	switch {
-	case errors.Is(err, imagehash.ErrTooLarge):
-		return s.hookTooLong(ctx, r, in, file)
-	case errors.Is(err, errSlow):
-		return answerSlow
-	case err != nil:
-		return answerCut
-	}
-	f, err := s.examine(ctx, file, hashlist.Query{Limit: defaultMatches})
-	if err != nil {
-		return s.unknown(r, hookReason(err), err)
-	}
-	return s.hookVerdict(c, &f)
+	return work(context.WithValue(ctx, endKey{}, end), c)
 }
 
-// hookStranger answers a caller without a good token. pict-rs takes it for a
-// refusal of every upload, so the log says what to do.
-func (s *Server) hookStranger(r *http.Request) hookAnswer {
-	s.metrics.strangers.Inc()
-	if !s.strikes.note(remoteAddr(r)) {
+// endKey finds in a hook's context when the request's time is up, by the clock of connections.
+type endKey struct{}
+
+// upload examines the file that a request brings in from. The query says what the platform
+// tells beside its bytes. The finding is nil if there is none.
+func (h *hook) upload(ctx context.Context, w http.ResponseWriter, r *http.Request, c *caller, from io.Reader, of hashlist.Query) (*finding, hookAnswer) {
+	if r.ContentLength > h.cfg.Limit.MediaBytes && h.Video != AnswerAccept {
+		return nil, answerTooLong // at once, when it says so itself
+	}
+	release, err := h.hold(ctx)
+	if err != nil {
+		return nil, h.unknown(r, "trouble", err)
+	}
+	defer release()
+	end, _ := ctx.Value(endKey{}).(time.Time)
+	in := &body{r: from, rc: http.NewResponseController(w), end: end, idle: h.cfg.Limit.Idle}
+	file, err := h.readFile(in)
+	switch {
+	case errors.Is(err, imagehash.ErrTooLarge):
+		return nil, h.tooLong(ctx, r, in, file)
+	case errors.Is(err, errSlow):
+		return nil, answerSlow
+	case err != nil:
+		return nil, answerCut
+	}
+	return h.look(ctx, r, c, file, of)
+}
+
+// look examines a file that is in memory.
+func (h *hook) look(ctx context.Context, r *http.Request, c *caller, file []byte, of hashlist.Query) (*finding, hookAnswer) {
+	of.Limit = defaultMatches
+	f, err := h.examine(ctx, file, of)
+	if err != nil {
+		return &f, h.unknown(r, hookReason(err), err)
+	}
+	return &f, h.verdict(c, &f)
+}
+
+// stranger answers a caller without a good token. Platforms take it for a
+// refusal of every upload, or for trouble, so the log says what to do.
+func (h *hook) stranger(r *http.Request) hookAnswer {
+	h.metrics.strangers.Inc()
+	if !h.strikes.note(remoteAddr(r)) {
 		return answerStrikes
 	}
-	s.log.Warn("hook: called with an unknown or lapsed token, and every upload through it is refused: "+
-		"if this is your pict-rs, make a token with scope lookup and set PICTRS__MEDIA__EXTERNAL_VALIDATION "+
-		"to http://THIS-ADDRESS/hook/pictrs/TOKEN", logRemote(r))
+	if h.name == "pictrs" {
+		h.log.Warn("hook: called with an unknown or lapsed token, and every upload through it is refused: "+
+			"if this is your pict-rs, make a token with scope lookup and set PICTRS__MEDIA__EXTERNAL_VALIDATION "+
+			"to http://THIS-ADDRESS/hook/pictrs/TOKEN", logRemote(r))
+	} else {
+		h.log.Warn("hook: called with an unknown or lapsed token, so nothing is looked up: if this is your platform, "+
+			"make a token with scope lookup, and see docs/hooks.md for where it goes", slog.String("hook", h.name), logRemote(r))
+	}
 	return answerNobody
 }
 
@@ -155,41 +195,43 @@ func hookReason(err error) string {
 }
 
 // unknown answers for a file of which nothing is known, by the setting for why.
-func (s *Server) unknown(r *http.Request, why string, err error) hookAnswer {
+func (h *hook) unknown(r *http.Request, why string, err error) hookAnswer {
 	var setting Answer
 	a := hookAnswer{Verdict: "allow", status: http.StatusOK, why: why}
 	refused := http.StatusServiceUnavailable
 	level := slog.LevelInfo
 	switch why {
 	case "undecodable":
-		setting, refused, a.Reason = s.cfg.Hook.Undecodable, http.StatusUnprocessableEntity, "not a picture that can be examined"
+		setting, refused, a.Reason = h.Undecodable, http.StatusUnprocessableEntity, "not a picture that can be examined"
+	case "unreachable":
+		setting, refused, a.Reason = h.Undecodable, http.StatusBadGateway, "the file could not be fetched"
 	case "video":
-		setting, refused, a.Reason = s.cfg.Hook.Video, http.StatusUnsupportedMediaType, "video is not examined"
+		setting, refused, a.Reason = h.Video, http.StatusUnsupportedMediaType, "video is not examined"
 	default:
 		if r.Context().Err() != nil {
 			return answerCut // the caller has gone: there is no trouble of ours
 		}
-		setting, level, a.Reason = s.cfg.Hook.Trouble, slog.LevelError, "the file could not be examined, try again later"
+		setting, level, a.Reason = h.Trouble, slog.LevelError, "the file could not be examined, try again later"
 	}
 	if setting != AnswerAccept {
 		a.Verdict, a.status = "reject", refused
 	}
 	a.Reference = reference()
 	// Errors of imagehash describe a file by its format and size.
-	s.log.LogAttrs(r.Context(), level, "hook: the file could not be examined", slog.String("because", why),
+	h.log.LogAttrs(r.Context(), level, "hook: the file could not be examined", slog.String("hook", h.name), slog.String("because", why),
 		slog.String("answer", a.Verdict), slog.String("reference", a.Reference), errorText(err))
 	return a
 }
 
-// hookTooLong answers for a file of more bytes than are held in memory, by its
-// beginning if that is a video's, which is not examined anyway.
-func (s *Server) hookTooLong(ctx context.Context, r *http.Request, in io.Reader, file []byte) hookAnswer {
+// tooLong answers for a file of more bytes than are held in memory, by its
+// beginning if that is a video's, which is not examined then.
+func (h *hook) tooLong(ctx context.Context, r *http.Request, in io.Reader, file []byte) hookAnswer {
 	const beginning = 4096 // no format is told from farther in
-	if _, err := s.cfg.Media.Hash(ctx, file[:min(len(file), beginning)]); !errors.Is(err, imagehash.ErrVideo) {
-		s.log.Info("hook: refused a file of more bytes than are examined", slog.Int64("limit", s.cfg.Limit.MediaBytes))
+	if !imagehash.IsVideo(file[:min(len(file), beginning)]) {
+		h.log.Info("hook: refused a file of more bytes than are examined", slog.String("hook", h.name), slog.Int64("limit", h.cfg.Limit.MediaBytes))
 		return answerTooLong
 	}
-	a := s.unknown(r, "video", s.tooLong())
+	a := h.unknown(r, "video", h.Server.tooLong())
 	if a.status == http.StatusOK {
 		// A client that is still sending would take an early answer for a failure.
 		if _, err := io.Copy(io.Discard, in); err != nil {
@@ -199,13 +241,13 @@ func (s *Server) hookTooLong(ctx context.Context, r *http.Request, in io.Reader,
 	return a
 }
 
-// hookVerdict answers by a verdict, and logs what it rests on.
-func (s *Server) hookVerdict(c *caller, f *finding) hookAnswer {
+// verdict answers by a verdict, and logs what it rests on.
+func (h *hook) verdict(c *caller, f *finding) hookAnswer {
 	if f.Verdict == hashlist.VerdictAllow {
 		return answerAllow
 	}
 	a := hookAnswer{Verdict: "allow", status: http.StatusOK, Reference: reference(), why: f.Verdict.String()}
-	if f.Verdict == hashlist.VerdictReject || f.Verdict == hashlist.VerdictHold && s.cfg.Hook.Hold != AnswerAccept {
+	if h.refuses(f.Verdict) {
 		a.Verdict, a.status = "reject", http.StatusForbidden
 		a.Reason = "matched a blocked-media list"
 	}
@@ -213,6 +255,7 @@ func (s *Server) hookVerdict(c *caller, f *finding) hookAnswer {
 		a.why = "match"
 	}
 	attrs := []slog.Attr{
+		slog.String("hook", h.name),
 		slog.String("reference", a.Reference), slog.String("verdict", f.Verdict.String()), slog.String("answer", a.Verdict),
 		slog.String("caller", c.name), slog.Int("matches", len(f.Matches)), slog.Uint64("index_seq", f.Seq),
 	}
@@ -222,8 +265,13 @@ func (s *Server) hookVerdict(c *caller, f *finding) hookAnswer {
 			slog.String("algorithm", m.Probe.Hash.Algorithm().String()), slog.Int("distance", m.Distance),
 			slog.String("transform", m.Probe.Transform), slog.String("issuer", m.Issuer), slog.String("statement", m.Statement))
 	}
-	s.log.LogAttrs(context.Background(), slog.LevelInfo, fmt.Sprintf("hook: %s an upload", map[string]string{"allow": "let through", "reject": "refused"}[a.Verdict]), attrs...)
+	h.log.LogAttrs(context.Background(), slog.LevelInfo, fmt.Sprintf("hook: %s an upload", map[string]string{"allow": "let through", "reject": "refused"}[a.Verdict]), attrs...)
 	return a
+}
+
+// refuses reports what a verdict comes to at a hook, which cannot hold.
+func (h *hook) refuses(v hashlist.Verdict) bool {
+	return v == hashlist.VerdictReject || v == hashlist.VerdictHold && h.Hold != AnswerAccept
 }
 
 // reference is a number by which an operator finds the log line of an answer.

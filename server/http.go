@@ -19,6 +19,21 @@ import (
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /hook/pictrs/{token}", s.hookPictrs)
+	if s.cfg.Hooks.PieFed != nil {
+		mux.HandleFunc("GET /hook/piefed/{token}", s.hookPieFed)
+	}
+	if s.cfg.Hooks.HMA != nil {
+		s.hmaRoutes(mux)
+	}
+	if s.cfg.Hooks.NSFW != nil {
+		mux.HandleFunc("GET /hook/nsfw/{token}/{$}", s.hookNSFW)
+	}
+	if s.cfg.Hooks.Mastodon != nil {
+		mux.HandleFunc("POST /hook/mastodon/{token}", s.hookMastodon)
+	}
+	if s.cfg.Hooks.Indigo != nil {
+		mux.HandleFunc("POST /hook/indigo/xrpc/com.atproto.unspecced.scanBlob", s.hookIndigo)
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if !s.ready.Load() {

@@ -53,7 +53,7 @@ func (s *Server) readFile(r io.Reader) ([]byte, error) {
 // by its digests alone if there is no more.
 func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (finding, error) {
 	media, err := s.hash(ctx, file)
-	if err != nil {
+	if media == nil { // of a video that was not looked at whole there is what was seen
 		media = new(imagehash.Media)
 		media.MD5, media.SHA1, media.SHA256 = imagehash.Digests(file)
 	}
@@ -100,7 +100,9 @@ func (s *Server) hash(ctx context.Context, file []byte) (*imagehash.Media, error
 	}
 	m, err := s.cfg.Media.Hash(ctx, file)
 	s.metrics.media(&m, err)
-	if err != nil {
+	if err != nil && m.Video {
+		return &m, err
+	} else if err != nil {
 		return nil, err
 	}
 	if s.cache != nil {
@@ -122,17 +124,31 @@ var inverted = func() (t [len(imagehash.Transforms)]string) {
 // the two 64-bit hashes. What a transparent frame shows on white, on black and
 // without its transparency are three frames here: one of them may be harmless
 // and another banned.
+//
+// What moves is looked up among videos as well, by the frames that show enough. A video is looked up among
+// pictures, too, by a sample of its frames: a banned picture is as easily posted as a video of one second.
 func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
 	p := make([]hashlist.Probe, 0, 3+18*len(m.Frames))
 	for _, h := range [...]hashlist.Hash{m.SHA256, m.SHA1, m.MD5} {
 		p = append(p, hashlist.Probe{Hash: h})
 	}
+	moves := len(m.Frames) > 0 && m.Frames[len(m.Frames)-1].Index > m.Frames[0].Index
 	for i := range m.Frames {
 		f := &m.Frames[i]
 		if f.Quality < min(minQuality, hashlist.LeastQuality) {
 			continue
 		}
 		flat := f.Quality < minQuality
+		if moves && !flat {
+			for t, h := range f.PDQ {
+				if !h.IsZero() {
+					p = append(p, hashlist.Probe{Hash: h.OfVideo(), Index: i, Transform: imagehash.Transforms[t]})
+				}
+			}
+		}
+		if m.Video && !isSampled(i, len(m.Frames)) {
+			continue
+		}
 		for t, h := range f.PDQ {
 			if !h.IsZero() {
 				p = append(p, hashlist.Probe{Hash: h, Index: i, Transform: imagehash.Transforms[t], Flat: flat},
@@ -146,6 +162,13 @@ func probes(m *imagehash.Media, minQuality int) []hashlist.Probe {
 		}
 	}
 	return p
+}
+
+// isSampled chooses 48 of n frames of a video, evenly: what is looked up is bounded, and so is what the
+// recent window keeps.
+func isSampled(i, n int) bool {
+	const most = 48
+	return n <= most || i*most/n != (i-1)*most/n || i == 0
 }
 
 // LookupMedia implements the RPC.

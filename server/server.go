@@ -59,6 +59,7 @@ type Server struct {
 	uploads *semaphore.Weighted                    // one for each file held in memory
 	cache   *lru.Cache[[32]byte, *imagehash.Media] // by SHA-256 of the bytes; nil for none
 	claims  claims
+	doings  doings // of Mastodon's webhooks
 
 	strangers atomic.Int64 // calls without a token that are under way
 

@@ -26,13 +26,11 @@ func (c *Config) Validate() error {
 	} else if o != c.Origin {
 		return fmt.Errorf("origin %q has a path (want only scheme and host, as in %s)", c.Origin, o)
 	}
-	for _, a := range [...]struct {
-		key string
-		v   Answer
-	}{{"undecodable", c.Hook.Undecodable}, {"video", c.Hook.Video}, {"trouble", c.Hook.Trouble}, {"hold", c.Hook.Hold}} {
-		if a.v != AnswerAccept && a.v != AnswerReject {
-			return fmt.Errorf("hook answer for %s is %q (want accept or reject)", a.key, a.v)
-		}
+	if err := c.Hook.validate(); err != nil {
+		return err
+	}
+	if err := c.validateHooks(); err != nil {
+		return err
 	}
 	if c.Policy.MinQuality < 0 || c.Policy.MinQuality > 100 {
 		return fmt.Errorf("least quality %d is not between 0 and 100", c.Policy.MinQuality)
@@ -65,6 +63,43 @@ func (c *Config) Validate() error {
 	_, err := c.Public.exposure("federation")
 	return err
 }
+
+func (h *Hook) validate() error {
+	for _, a := range [...]struct {
+		key string
+		v   Answer
+	}{{"undecodable", h.Undecodable}, {"video", h.Video}, {"trouble", h.Trouble}, {"hold", h.Hold}} {
+		if a.v != AnswerAccept && a.v != AnswerReject {
+			return fmt.Errorf("hook answer for %s is %q (want accept or reject)", a.key, a.v)
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateHooks() error {
+	h := &c.Hooks
+	for _, v := range [...]*Hook{h.PieFed, h.HMA, h.NSFW, h.Mastodon, h.Indigo} {
+		if v == nil {
+			continue
+		}
+		if err := v.validate(); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.Fetch == nil && (h.PieFed != nil || h.HMA != nil || h.NSFW != nil || h.Mastodon != nil):
+		return errors.New("a hook that is told addresses needs a client to fetch them with")
+	case h.Mastodon != nil && len(h.MastodonSecret) < minWebhookSecret:
+		return fmt.Errorf("the secret of Mastodon's webhooks has %d bytes, fewer than %d: set hook.mastodon.secret_file to a file that holds "+
+			"the secret which Mastodon shows of the webhook", len(h.MastodonSecret), minWebhookSecret)
+	case !h.Blocked.IsZero() && h.Blocked.Algorithm() != hashlist.PDQ:
+		return fmt.Errorf("hook.piefed.blocked is of %v, want a PDQ hash", h.Blocked.Algorithm())
+	}
+	return nil
+}
+
+// minWebhookSecret is how many bytes of a webhook's secret are enough; Mastodon makes 40.
+const minWebhookSecret = 16
 
 func (l *Limit) validate() error {
 	switch {
