@@ -43,6 +43,9 @@ is below --min-quality, only its digests are listed. The node refuses what is
 below its own least quality. A file that cannot be decoded as a picture is
 refused; with --algorithm its digests among those named are listed.
 
+A video is listed by a selection of its frames together, as vpdq, which matches videos alone: a
+frame of a banned video says nothing of a picture. That needs ffmpeg.
+
 To list what is known to be harmless, use a list whose action is accept.
 
 With --draft nothing is listed: the statements are printed as they are to be signed
@@ -55,7 +58,7 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 	reason := cmd.Flags().String("reason", "", "why, for people")
 	expires := cmd.Flags().String("expires", "", `when it lapses: a time such as "30d" or "12h", or a date such as 2030-12-31`)
 	action := cmd.Flags().String("action", "", "accept, filter, reject or drop (default: that of the list)")
-	algorithms := cmd.Flags().StringSlice("algorithm", []string{"pdq", "sha256"}, "what to list of a file: pdq, phash, dhash, md5, sha1, sha256")
+	algorithms := cmd.Flags().StringSlice("algorithm", []string{"pdq", "sha256"}, "what to list of a file: pdq (of a video vpdq), phash, dhash, md5, sha1, sha256")
 	allFrames := cmd.Flags().Bool("all-frames", false, "list a sample of the frames of an animation, not only the first")
 	minQuality := cmd.Flags().Int("min-quality", hashlist.DefaultPolicy().MinQuality, "least PDQ quality, 0 to 100, at which perceptual hashes of a file are listed")
 	draft := cmd.Flags().Bool("draft", false, draftUsage)
@@ -151,6 +154,9 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 // choose picks what of a file is listed. The quality is the least of the frames
 // whose perceptual hashes are, nil if none is.
 func (a *app) choose(name string, m *imagehash.Media, wanted []hashlist.Algorithm, allFrames bool, minQuality int) ([]string, *uint32) {
+	if m.Video {
+		return a.chooseVideo(name, m, wanted, minQuality)
+	}
 	var chosen []hashlist.Hash
 	var least *uint32
 	add := func(h hashlist.Hash) bool {
@@ -186,6 +192,44 @@ func (a *app) choose(name string, m *imagehash.Media, wanted []hashlist.Algorith
 	return texts, least
 }
 
+// sameFrame is the distance up to which two frames of a video are as good as one.
+const sameFrame = 6
+
+// chooseVideo picks what of a video is listed: its frames together, as vpdq, and its digests. Frames
+// that show nothing, and those that are like one before, are left out: they would say the same twice.
+func (a *app) chooseVideo(name string, m *imagehash.Media, wanted []hashlist.Algorithm, minQuality int) ([]string, *uint32) {
+	var texts []string
+	var least *uint32
+	if slices.Contains(wanted, hashlist.PDQ) || slices.Contains(wanted, hashlist.VPDQ) {
+		var frames []hashlist.Hash
+		for _, f := range m.Frames {
+			h := f.PDQ[0].OfVideo()
+			if h.IsZero() || f.Quality < minQuality || slices.ContainsFunc(frames, func(o hashlist.Hash) bool {
+				d, _ := h.Distance(o)
+				return d <= sameFrame
+			}) {
+				continue
+			}
+			frames = append(frames, h)
+			if q := uint32(f.Quality); least == nil || q < *least {
+				least = &q
+			}
+		}
+		if len(frames) == 0 {
+			a.warn("%s: none of its %d frames has PDQ quality %d: only digests are listed", printable(name), len(m.Frames), minQuality)
+		}
+		for _, h := range frames {
+			texts = append(texts, h.String())
+		}
+	}
+	for _, h := range []hashlist.Hash{m.MD5, m.SHA1, m.SHA256} {
+		if slices.Contains(wanted, h.Algorithm()) {
+			texts = append(texts, h.String())
+		}
+	}
+	return texts, least
+}
+
 func (a *app) printBan(subject string, r *pb.SubmitRequest, answer *pb.SubmitResponse) error {
 	var quality *int
 	if r.Quality != nil {
@@ -216,7 +260,7 @@ func (a *app) printBan(subject string, r *pb.SubmitRequest, answer *pb.SubmitRes
 		if kinds[name] > 1 {
 			part += " x" + strconv.Itoa(kinds[name])
 		}
-		if name == "pdq" && quality != nil {
+		if (name == "pdq" || name == "vpdq") && quality != nil {
 			part += fmt.Sprintf(" (quality %d)", *quality)
 		}
 		parts = append(parts, part)

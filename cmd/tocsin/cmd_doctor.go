@@ -353,6 +353,11 @@ func (d *doctor) decoders(ctx context.Context) {
 	default:
 		d.say("decoders", "ok", "", "a picture was hashed in %v", time.Since(begun).Round(time.Millisecond))
 	}
+	if err := h.Videos(); err != nil {
+		d.say("videos", "warning", "install ffmpeg, or set media.ffmpeg to where it is", "%v", err)
+	} else {
+		d.say("videos", "ok", "", "ffmpeg is there")
+	}
 }
 
 // testPicturePDQ is the PDQ hash of testPicture.

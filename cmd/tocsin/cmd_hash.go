@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,8 @@ func (a *app) hashCommand() *cobra.Command {
 		Use: "hash FILE...", Short: "Print the hashes of pictures", Args: cobra.MinimumNArgs(1),
 		Long: `Print the hashes of pictures, here, without a node. FILE may be - for standard
 input. For each algorithm there is a line; of an animation the first frame is
-hashed unless --frames asks for more. Where a file is no picture, its digests
+hashed unless --frames asks for more. Of a video a few frames of each second are, as vpdq;
+that needs ffmpeg. Where a file is no picture, its digests
 are printed all the same, and the exit status is 1.
 
 With --json each line is an object with file, algorithm, hash (hexadecimal) and
@@ -30,7 +32,7 @@ adds frame, --dihedral adds transform. A file that cannot be read, or is no
 picture, has an object with file and error.`,
 		Example: "  tocsin hash --algorithm pdq *.jpg",
 	}
-	algorithms := cmd.Flags().StringSlice("algorithm", nil, "only these: pdq, phash, dhash, md5, sha1, sha256")
+	algorithms := cmd.Flags().StringSlice("algorithm", nil, "only these: pdq, vpdq, phash, dhash, md5, sha1, sha256")
 	frames := cmd.Flags().Bool("frames", false, "hash a sample of the frames of an animation")
 	dihedral := cmd.Flags().Bool("dihedral", false, "print the PDQ hashes of the turned and mirrored picture too")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -84,6 +86,12 @@ func hashRows(file string, m *imagehash.Media, frames, dihedral bool) []hashRow 
 		}
 	}
 	for i, f := range m.Frames {
+		if m.Video { // its frames are one hash together
+			if h := f.PDQ[0].OfVideo(); !h.IsZero() {
+				rows = append(rows, hashRow{file, h.Algorithm().String(), h.Hex(), &f.Quality, &f.Index, nil})
+			}
+			continue
+		}
 		if i > 0 && !frames {
 			break
 		}
@@ -125,10 +133,17 @@ func (a *app) hashRow(r hashRow) error {
 	return err
 }
 
-// withHasher lends a Hasher with the default limits.
+// ownFileBytes and ownVideoTime are what a file of the operator's own may take: more than a stranger's.
+const (
+	ownFileBytes = 1 << 30
+	ownVideoTime = 10 * time.Minute
+)
+
+// withHasher lends a Hasher for the operator's own files.
 func (a *app) withHasher(use func(*imagehash.Hasher) error) error {
 	limits := imagehash.DefaultLimits()
 	limits.Workers = 1 // files are hashed one after the other
+	limits.MaxBytes, limits.VideoTimeout = ownFileBytes, ownVideoTime
 	h, err := imagehash.NewHasher(limits)
 	if err != nil {
 		return err
@@ -140,7 +155,7 @@ func (a *app) withHasher(use func(*imagehash.Hasher) error) error {
 // hashFile hashes a file, or standard input for "-". With an error about what
 // is in the file, the media has its digests.
 func (a *app) hashFile(ctx context.Context, h *imagehash.Hasher, name string) (imagehash.Media, error) {
-	b, err := a.read(name, imagehash.DefaultLimits().MaxBytes)
+	b, err := a.read(name, ownFileBytes)
 	if err != nil {
 		return imagehash.Media{}, err
 	}

@@ -145,9 +145,15 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		return fmt.Errorf("media: %w", err)
 	}
 	defer hasher.Close()
+	if err := hasher.Videos(); err != nil {
+		log.Warn(err.Error())
+	}
 
 	sc := conf.server(dir)
 	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
+	if err := conf.reach(dir, &sc); err != nil {
+		return err
+	}
 	sc.Backup, sc.Scratch, sc.Offline = db.Backup, dir, issuer.offline
 	sc.Audit, sc.Reviews = db, db
 	if sc.Acts, err = conf.desk(ctx, dir, log, db); err != nil {

@@ -70,7 +70,17 @@ type config struct {
 			Trouble     answer `toml:"trouble"`
 			Hold        answer `toml:"hold"`
 		} `toml:"pictrs"`
+		PieFed   pieFedKeys   `toml:"piefed"`
+		HMA      hookKeys     `toml:"hma"`
+		NSFW     hookKeys     `toml:"nsfw"`
+		Mastodon mastodonKeys `toml:"mastodon"`
+		Indigo   hookKeys     `toml:"indigo"`
 	} `toml:"hook"`
+	Fetch struct {
+		HTTP     bool   `toml:"http"`
+		Loopback bool   `toml:"loopback"`
+		Allow    string `toml:"allow"`
+	} `toml:"fetch"`
 	Media struct {
 		MaxBytes     size     `toml:"max_bytes"`
 		MaxPixels    int64    `toml:"max_pixels"`
@@ -79,6 +89,8 @@ type config struct {
 		Workers      int      `toml:"workers"`
 		WorkerMemory size     `toml:"worker_memory"`
 		HEIC         bool     `toml:"heic"`
+		FFmpeg       string   `toml:"ffmpeg"`
+		VideoTimeout duration `toml:"video_timeout"`
 		TurboJPEG    bool     `toml:"turbojpeg"`
 	} `toml:"media"`
 	Limits struct {
@@ -92,11 +104,13 @@ type config struct {
 		Memory           size     `toml:"memory"`
 	} `toml:"limits"`
 	Policy struct {
-		Filter     verdict `toml:"filter"`
-		Reject     verdict `toml:"reject"`
-		Drop       verdict `toml:"drop"`
-		MinQuality int     `toml:"min_quality"`
-		Ceiling    struct {
+		Filter      verdict `toml:"filter"`
+		Reject      verdict `toml:"reject"`
+		Drop        verdict `toml:"drop"`
+		MinQuality  int     `toml:"min_quality"`
+		VideoShare  int     `toml:"video_share"`
+		VideoFrames int     `toml:"video_frames"`
+		Ceiling     struct {
 			PDQ    verdict `toml:"pdq"`
 			PHash  verdict `toml:"phash"`
 			DHash  verdict `toml:"dhash"`
@@ -337,7 +351,7 @@ func starter(set map[string]string) []byte {
 func (c *config) mediaLimits() imagehash.Limits {
 	m := &c.Media
 	return imagehash.Limits{
-		MaxBytes: m.MaxBytes.bytes, MaxPixels: m.MaxPixels, MaxFrames: m.MaxFrames,
+		MaxBytes: m.MaxBytes.bytes, MaxPixels: m.MaxPixels, MaxFrames: m.MaxFrames, FFmpeg: m.FFmpeg, VideoTimeout: m.VideoTimeout.time,
 		Timeout: m.Timeout.time, Workers: m.Workers, WorkerMemory: m.WorkerMemory.bytes, HEIC: m.HEIC, TurboJPEG: m.TurboJPEG,
 	}
 }
@@ -353,9 +367,9 @@ func (c *config) policy() hashlist.Policy {
 			hashlist.SHA1: p.Ceiling.SHA1.verdict, hashlist.SHA256: p.Ceiling.SHA256.verdict,
 			hashlist.VPDQ: p.Ceiling.VPDQ.verdict,
 		},
-		MinQuality: p.MinQuality,
-		Default:    hashlist.DefaultThresholds(),
-		Own:        c.Node.Origin,
+		MinQuality: p.MinQuality, VideoShare: p.VideoShare, VideoFrames: p.VideoFrames,
+		Default: hashlist.DefaultThresholds(),
+		Own:     c.Node.Origin,
 	}
 }
 
@@ -382,6 +396,7 @@ func (c *config) server(dir string) server.Config {
 		Public: server.Listener{
 			Address: f.Address, CertFile: in(f.CertFile), KeyFile: in(f.KeyFile), Plaintext: f.Plaintext,
 		},
+		Hooks: c.hooks(),
 		Hook: server.Hook{
 			Undecodable: c.Hook.Pictrs.Undecodable.answer, Video: c.Hook.Pictrs.Video.answer,
 			Trouble: c.Hook.Pictrs.Trouble.answer, Hold: c.Hook.Pictrs.Hold.answer,

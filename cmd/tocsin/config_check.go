@@ -101,6 +101,9 @@ var bounds = []struct {
 	{key: "revisit.per_host", least: 0, most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
 	{key: "revisit.max", least: 1, most: 1e6},
 	{key: "revisit.radius", least: 0, most: 128},
+	{key: "policy.video_share", least: 1, most: 100},
+	{key: "policy.video_frames", least: 1, most: 1000},
+	{key: "media.video_timeout", least: float64(10 * time.Millisecond), most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
 }
 
 // checkBounds reports every number that is out of its range.
@@ -189,6 +192,10 @@ func (c *config) check(dir string) error {
 			}
 		}
 	}
+	if err := c.reach(dir, &sc); err != nil {
+		return err
+	}
+	sc.Fetch.CloseIdleConnections()
 	return sc.Validate()
 }
 

@@ -220,6 +220,20 @@ func strangersFiles(t *testing.T) []stranger {
 		t.Fatal(err)
 	}
 	all = append(all, stranger{"an animated GIF", "gif", moving.Bytes(), true, false})
+	for name, args := range map[string][]string{
+		"the banned photograph as a film": {"-loop", "1", "-t", "2", "-framerate", "5", "-i", "../demo/photos/cat.jpg", "-vf", "scale=640:480"},
+		"a film":                          {"-f", "lavfi", "-i", "mandelbrot=size=320x240:rate=10", "-t", "3"},
+	} {
+		path := filepath.Join(t.TempDir(), "film.mp4")
+		if out, err := exec.Command("ffmpeg", append(append([]string{"-v", "error", "-y"}, args...), "-pix_fmt", "yuv420p", path)...).CombinedOutput(); err != nil {
+			t.Fatalf("ffmpeg (make test installs it): %v\n%s", err, out)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, stranger{name, "mp4", b, true, args[0] == "-loop"})
+	}
 	for _, path := range []string{
 		"testdata/media/coffee.webp", "../../hashlist/imagehash/testdata/sample.avif",
 		"../../hashlist/imagehash/testdata/sample.heic", "../../hashlist/imagehash/testdata/sample.jxl",
@@ -336,7 +350,8 @@ func (c *checker) call(name, args string) {
 		}
 		target := unhex(m[1])
 		data, whole := literal(args[len(m[0]):])
-		if !strings.HasPrefix(target, "/") || harmlessFiles[target] { // a pipe, a socket, an event counter
+		// A pipe, a socket, an event counter; memory that has no name, in which a video is given to its decoder.
+		if !strings.HasPrefix(target, "/") || harmlessFiles[target] || target == "/memfd:video" {
 			c.toPipes += len(data)
 			return
 		}
@@ -355,6 +370,10 @@ func (c *checker) call(name, args string) {
 			if !strings.Contains(unhex(args), c.dir+"/tocsin.db-shm") {
 				c.note("it maps a file for writing: %.300s", args)
 			}
+		}
+	case "memfd_create":
+		if name, _ := literal(args); string(name) != "video" {
+			c.note("it makes a file in memory called %q", name)
 		}
 	case "ftruncate", "truncate", "fallocate":
 		// They write zeros at most.
