@@ -2,43 +2,62 @@ package exchange
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
+	"slices"
 	"testing"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
 
-// BenchmarkRows reads and writes 100,000 rows a time.
-func BenchmarkRows(b *testing.B) {
+// rowsFor returns n rows that format f carries, the same each time.
+func rowsFor(tb testing.TB, f Format, n int) func(i int) Row {
+	tb.Helper()
+	a := hashlist.PDQ
+	if f.Name == "vpdq" {
+		a = hashlist.VPDQ
+	}
 	rnd := rand.New(rand.NewPCG(42, 0))
-	const n = 100_000
-	rows := make([]Row, n)
-	for i := range rows {
-		sum := make([]byte, 32)
+	labels := []string{"csam", "video"}
+	return func(i int) Row {
+		if !slices.Contains(f.Kinds, hashlist.AddHashes) {
+			return Row{Subject: fmt.Sprintf("server-%d.example", i), Quality: -1, Action: hashlist.Drop, Reason: "spam, and worse"}
+		}
+		var sum [32]byte
 		for j := range sum {
 			sum[j] = byte(rnd.Uint32())
 		}
-		h, err := hashlist.NewHash(hashlist.PDQ, sum)
+		h, err := hashlist.NewHash(a, sum[:])
 		if err != nil {
-			b.Fatal(err)
+			tb.Fatal(err)
 		}
-		rows[i] = Row{Hash: h, Quality: 90, Labels: []string{"csam", "video"}}
+		return Row{Hash: h, Quality: 90, Labels: labels}
 	}
+}
+
+func writeRows(tb testing.TB, f Format, w io.Writer, n int) {
+	tb.Helper()
+	row := rowsFor(tb, f, n)
+	out := f.Write(w, Head{Name: "list"})
+	for i := range n {
+		if err := out.Write(row(i)); err != nil {
+			tb.Error(f.Name, err)
+			return
+		}
+	}
+	if err := out.Close(); err != nil {
+		tb.Error(f.Name, err)
+	}
+}
+
+// BenchmarkRows reads and writes 10,000 rows a time.
+func BenchmarkRows(b *testing.B) {
+	const n = 10_000
 	for _, f := range Formats() {
 		var file bytes.Buffer
-		write := func(to io.Writer) {
-			w := f.Write(to, Head{Name: "list"})
-			for _, row := range rows {
-				if err := w.Write(row); err != nil {
-					b.Fatal(err)
-				}
-			}
-			if err := w.Close(); err != nil {
-				b.Fatal(err)
-			}
-		}
-		write(&file)
+		writeRows(b, f, &file, n)
 		measure := func(name string, pass func()) {
 			b.Run(name+"/"+f.Name, func(b *testing.B) {
 				b.ReportAllocs()
@@ -55,22 +74,43 @@ func BenchmarkRows(b *testing.B) {
 				}
 			}
 		})
-		measure("write", func() { write(io.Discard) })
+		measure("write", func() { writeRows(b, f, io.Discard, n) })
 	}
-	// As most lists are found: without the algorithm's name.
-	var bare bytes.Buffer
-	for _, row := range rows {
-		bare.WriteString(row.Hash.Hex() + "\n")
-	}
-	b.Run("read/bare", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			for _, err := range format(b, "plain").Read(bytes.NewReader(bare.Bytes()), Options{}) {
-				if err != nil {
-					b.Fatal(err)
-				}
-			}
+}
+
+// BenchmarkMillion reads 1,000,000 hashes in each format of hashes from a pipe, and tells how much the heap
+// grew meanwhile. Run it with -benchtime 1x.
+func BenchmarkMillion(b *testing.B) {
+	const n = 1_000_000
+	for _, f := range Formats() {
+		if !slices.Contains(f.Kinds, hashlist.AddHashes) {
+			continue
 		}
-		b.ReportMetric(float64(b.N)*n/b.Elapsed().Seconds()/1e6, "Mrows/s")
-	})
+		b.Run(f.Name, func(b *testing.B) {
+			for b.Loop() {
+				runtime.GC()
+				var before, now runtime.MemStats
+				runtime.ReadMemStats(&before)
+				r, w := io.Pipe()
+				go func() {
+					writeRows(b, f, w, n)
+					w.Close()
+				}()
+				most, rows := uint64(0), 0
+				for _, err := range f.Read(r, Options{}) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					if rows++; rows%50_000 == 0 {
+						runtime.ReadMemStats(&now)
+						most = max(most, now.HeapInuse-min(now.HeapInuse, before.HeapInuse))
+					}
+				}
+				if rows != n {
+					b.Fatalf("%d rows", rows)
+				}
+				b.ReportMetric(float64(most)/(1<<20), "MiB")
+			}
+		})
+	}
 }

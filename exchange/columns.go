@@ -74,7 +74,7 @@ func parseColumns(c *csvReader, at map[string]int, n int, o Options) (Row, error
 		}
 		return ""
 	}
-	row := Row{Quality: -1, Reason: comment(get("reason"))}
+	row := Row{Quality: -1, Reason: comment(get("reason")), Action: o.Action}
 	hash, domain, account := get("hash"), get("domain"), get("account")
 	var err error
 	switch {
@@ -90,16 +90,13 @@ func parseColumns(c *csvReader, at map[string]int, n int, o Options) (Row, error
 		}
 		var plain Row
 		plain, err = parsePlain([]byte(hash), 0, o)
-		row.Hash, row.Action = plain.Hash, o.Action
+		row.Hash = plain.Hash
 	case domain != "":
 		row.Subject, err = o.domain(domain, "", row.Reason)
-		row.Action = o.blocks()
 	case strings.Contains(account, "://"):
 		row.Subject, err = o.actorOf(account)
-		row.Action = o.blocks()
 	default:
 		row.Subject, err = o.account(account, row.Reason)
-		row.Action = o.blocks()
 	}
 	if err != nil {
 		return row, err

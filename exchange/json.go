@@ -20,10 +20,11 @@ var errStop = errors.New("stop")
 // errTooLarge is final: where a value ends that is too large to be looked at is not known.
 var errTooLarge = fmt.Errorf("an entry is larger than %d bytes", maxLine)
 
-// budget reads no more than was granted, and notes where lines end.
+// budget reads no more than was granted, and notes where lines end if it is asked for them.
 type budget struct {
 	r      io.Reader
 	left   int
+	lines  bool
 	offset int64
 	ends   []int64 // offsets behind the line ends that were read and not yet passed
 	line   int     // line ends passed
@@ -36,7 +37,7 @@ func (b *budget) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(len(p), b.left)])
 	b.left -= n
 	for i, c := range p[:n] {
-		if c == '\n' {
+		if b.lines && c == '\n' {
 			b.ends = append(b.ends, b.offset+int64(i)+1)
 		}
 	}
@@ -96,7 +97,7 @@ func openJSON(r io.Reader) (*jsonFile, error) {
 	if err := skipMark(in, "JSON", "{["); err != nil {
 		return nil, err
 	}
-	j := &jsonFile{src: &budget{r: in}}
+	j := &jsonFile{src: &budget{r: in, lines: true}}
 	j.dec = json.NewDecoder(j.src)
 	return j, nil
 }

@@ -178,12 +178,17 @@ func readMastodon(r io.Reader, o Options) iter.Seq2[Row, error] {
 	})
 }
 
+// readFediBlockHole refuses a file without severities, such as an allow list, unless Options say what
+// it recommends: to suspend all that somebody allows would be the worst guess.
 func readFediBlockHole(r io.Reader, o Options) iter.Seq2[Row, error] {
 	return readCSV(r, func(c *csvReader) (func() (Row, error), error) {
 		if err := c.header("domain,severity,..."); err != nil {
 			return nil, err
 		}
 		t, err := columnsOf(c, o)
+		if err == nil && t.severity < 0 && o.Action == 0 {
+			err = errors.New("the header has no column named severity: say which action the file recommends, as in accept for an allow list")
+		}
 		return func() (Row, error) { return t.parse(c) }, err
 	})
 }
