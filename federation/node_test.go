@@ -90,7 +90,7 @@ func (n *node) start(l net.Listener) {
 	}
 	n.lists = lists
 	n.config = federation.Config{
-		Origin: n.origin, Lists: lists, Peers: n.db, Key: cmp.Or(n.key, requestKey()), HeadKey: n.heads,
+		Origin: n.origin, Lists: lists, Peers: n.db, Letters: n.db, Reviews: n.db, Key: cmp.Or(n.key, requestKey()), HeadKey: n.heads,
 		Now:      func() time.Time { return time.Now().Add(time.Duration(n.ahead.Load())) },
 		Loopback: true, Version: "test",
 		Issuers: []federation.LocalIssuer{{Name: "alice", Public: n.issuer.PublicKey()}},

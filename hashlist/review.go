@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 	"unicode/utf8"
 )
@@ -161,7 +162,14 @@ type ReviewDecision struct {
 	When       time.Time    // UTC, whole microseconds
 	What       ReviewChoice //
 	Why        string       // at most MaxReason bytes
+	Labels     []string     `json:",omitempty"` // with ChooseBan: of the statement, sorted
+	Expires    time.Time    `json:",omitzero"`  // when the statement lapses; zero for never
 	Statements []string     `json:",omitempty"` // ids of those that were made because of it
+}
+
+// SameAs reports whether two people decided the same.
+func (d *ReviewDecision) SameAs(o *ReviewDecision) bool {
+	return d.What == o.What && slices.Equal(d.Labels, o.Labels) && d.Expires.Equal(o.Expires)
 }
 
 // Validate reports the first way in which r breaks the bounds that its fields document.
@@ -209,6 +217,9 @@ func (r *Review) Validate() error {
 			return errors.New("decision lacks who made it, or when")
 		}
 		if err := checkText("reason of a decision", d.Why); err != nil {
+			return err
+		}
+		if err := CheckLabels(d.Labels); err != nil {
 			return err
 		}
 	}

@@ -67,14 +67,14 @@ func (a *adminService) RevokeToken(ctx context.Context, r *pb.RevokeTokenRequest
 }
 
 // GetStatus implements the RPC.
-func (a *adminService) GetStatus(context.Context, *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
+func (a *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*pb.GetStatusResponse, error) {
 	s := a.s
 	counts := s.cfg.Lists.Counts()
 	v := &pb.GetStatusResponse{
 		Version: s.cfg.Version, Origin: s.cfg.Origin, Issuer: s.cfg.Issuer.Actor(), IndexSeq: s.cfg.Lists.Seq(),
 		Hashes: map[string]uint64{}, Statements: s.cfg.Lists.Seq(), // places in the log have no gaps
 		Started: timestamppb.New(s.started), LoadMilliseconds: uint64(s.cfg.Loaded.Milliseconds()),
-		Federation: s.PublicAddr(), Offline: s.cfg.Offline != nil && s.cfg.Offline(), Warnings: s.warnings(),
+		Federation: s.PublicAddr(), Offline: s.cfg.Offline != nil && s.cfg.Offline(), Warnings: append(s.warnings(), s.reviewWarnings(ctx)...),
 	}
 	for alg, n := range counts.Hashes {
 		v.Hashes[alg.String()] = uint64(n)

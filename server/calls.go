@@ -75,6 +75,18 @@ var needs = map[string]Scope{
 	pb.DigestService_GetDigest_FullMethodName:  ScopeAdmin,
 	pb.DigestService_SendDigest_FullMethodName: ScopeAdmin,
 
+	pb.ReviewService_ListReviews_FullMethodName:  ScopeSubmit,
+	pb.ReviewService_GetReview_FullMethodName:    ScopeSubmit,
+	pb.ReviewService_DecideReview_FullMethodName: ScopeSubmit, // some kinds take more, see deciderOf
+	pb.ReviewService_WatchReviews_FullMethodName: ScopeSubmit,
+	pb.ReviewService_Appeal_FullMethodName:       ScopeLookup,
+	pb.ReviewService_GetAppeal_FullMethodName:    ScopeLookup,
+
+	pb.StatementService_SubmitOpinion_FullMethodName:  ScopeSubmit,
+	pb.StatementService_SubmitSubjects_FullMethodName: ScopeSubmit,
+	pb.StatementService_SubmitDecision_FullMethodName: ScopeSubmit,
+	pb.StatementService_ListDisputes_FullMethodName:   ScopeSubmit,
+
 	pb.AdminService_CreateToken_FullMethodName: ScopeAdmin,
 	pb.AdminService_ListTokens_FullMethodName:  ScopeAdmin,
 	pb.AdminService_RevokeToken_FullMethodName: ScopeAdmin,

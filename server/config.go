@@ -34,6 +34,8 @@ type Config struct {
 
 	// Reviews keeps what waits for a person's decision; nil for none: then nothing is asked.
 	Reviews hashlist.Reviews
+	Review  Review  // how it is decided
+	Letters Letters // brings disputes to other nodes; nil for none
 
 	Loaded time.Duration // how long the lists took to load, for GetStatus
 

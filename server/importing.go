@@ -153,6 +153,12 @@ func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOpt
 	if err := s.byHand(&list); err != nil {
 		return nil, err
 	}
+	if !o.GetDryRun() && !o.GetDraft() {
+		if err := s.barTwo(decisionOf(&hashlist.Statement{}, list.Action), "an import",
+			"import with --draft, let a second person look, then sign and publish it"); err != nil {
+			return nil, err
+		}
+	}
 	im := &importer{
 		s: s, stream: stream, strict: o.GetStrict(), dry: o.GetDryRun() || o.GetDraft(), draft: o.GetDraft() && !o.GetDryRun(),
 		to: list, absent: o.GetRetractAbsent(), sure: o.GetApprove(),

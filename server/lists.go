@@ -181,6 +181,11 @@ func (l *listService) RemoveList(ctx context.Context, r *pb.RemoveListRequest) (
 	if err := checkReason(r.GetReason()); err != nil {
 		return nil, err
 	}
+	if !r.GetDraft() {
+		if err := s.barTwo(hashlist.ChooseWithdraw, "to remove a list", "remove it with --draft, let a second person look, then sign and publish it"); err != nil {
+			return nil, err
+		}
+	}
 	s.defining.Lock()
 	defer s.defining.Unlock()
 	var statements []hashlist.Statement

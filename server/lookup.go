@@ -109,6 +109,7 @@ func (s *Server) lookup(r *pb.LookupRequest, budget *int, v *pb.LookupResponse) 
 	s.metrics.verdict(result.Verdict)
 	s.actOn("", &q, &result)
 	respond(&result, budget, v)
+	s.held(&q, &result, v.GetVerdictId())
 	// Who names nothing, as in a check of old files, would push out what was uploaded.
 	if r.GetReference() != nil {
 		v.SeenId = s.see(q, &result)

@@ -64,6 +64,7 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	if err != nil && !decides(&f.Result) {
 		return f, err
 	}
+	s.held(&q, &f.Result, "")
 	s.metrics.verdict(f.Verdict)
 	s.actOn("", &q, &f.Result)
 	return f, nil

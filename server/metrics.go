@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"time"
@@ -30,6 +31,9 @@ type metrics struct {
 	held      prometheus.Gauge
 	strangers prometheus.Counter
 	panics    prometheus.Counter
+
+	reviewsLost    *prometheus.CounterVec // by kind
+	reviewsDecided *prometheus.CounterVec // by kind, choice and outcome
 }
 
 // seconds are the buckets of durations: a lookup takes microseconds, a decoder
@@ -44,15 +48,17 @@ func newMetrics(s *Server) *metrics {
 		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "tocsin", Name: name, Help: help, Buckets: seconds}, labels)
 	}
 	m := &metrics{
-		registry: prometheus.NewRegistry(),
-		lookups:  counter("lookups_total", "Files and hashes looked up, by verdict.", "verdict"),
-		hooks:    counter("hook_answers_total", "Uploads that a platform asked about, by what was answered and why.", "hook", "answer", "reason"),
-		hookTime: histogram("hook_seconds", "Time from the head of a hook's request to its answer.", "hook"),
-		decode:   histogram("decode_seconds", "Time spent on decoding a file, by format.", "format"),
-		failures: counter("undecoded_total", "Files that could not be hashed, by reason.", "reason"),
-		cached:   counter("cache_lookups_total", "Files looked for in the cache of hashes.", "result"),
-		calls:    counter("grpc_calls_total", "gRPC calls, by method and status code.", "method", "code"),
-		callTime: histogram("grpc_seconds", "Time of gRPC calls, by method.", "method"),
+		registry:       prometheus.NewRegistry(),
+		lookups:        counter("lookups_total", "Files and hashes looked up, by verdict.", "verdict"),
+		hooks:          counter("hook_answers_total", "Uploads that a platform asked about, by what was answered and why.", "hook", "answer", "reason"),
+		hookTime:       histogram("hook_seconds", "Time from the head of a hook's request to its answer.", "hook"),
+		decode:         histogram("decode_seconds", "Time spent on decoding a file, by format.", "format"),
+		failures:       counter("undecoded_total", "Files that could not be hashed, by reason.", "reason"),
+		cached:         counter("cache_lookups_total", "Files looked for in the cache of hashes.", "result"),
+		calls:          counter("grpc_calls_total", "gRPC calls, by method and status code.", "method", "code"),
+		callTime:       histogram("grpc_seconds", "Time of gRPC calls, by method.", "method"),
+		reviewsLost:    counter("reviews_lost_total", "What should have waited for a decision and found the queue full, by kind.", "kind"),
+		reviewsDecided: counter("reviews_decided_total", "Decisions on what waited, by kind, choice and outcome.", "kind", "choice", "outcome"),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "tocsin", Name: "uploads_held", Help: "Files held in memory now.",
 		}),
@@ -72,7 +78,7 @@ func newMetrics(s *Server) *metrics {
 		ConstLabels: prometheus.Labels{"version": strings.ToValidUTF8(s.cfg.Version, "?")},
 	}, func() float64 { return 1 })
 	m.registry.MustRegister(m.lookups, m.hooks, m.hookTime, m.decode, m.failures, m.cached, m.calls, m.callTime, m.held,
-		m.strangers, m.panics, build, &state{s}, collectors.NewGoCollector(),
+		m.strangers, m.panics, m.reviewsLost, m.reviewsDecided, build, &state{s}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -111,20 +117,23 @@ func (m *metrics) call(method string, code codes.Code, took time.Duration) {
 type state struct{ s *Server }
 
 var (
-	indexHashes = prometheus.NewDesc("tocsin_index_hashes", "Distinct hashes in force.", []string{"algorithm"}, nil)
-	indexLists  = prometheus.NewDesc("tocsin_index_lists", "Lists that are defined.", nil, nil)
-	indexSeq    = prometheus.NewDesc("tocsin_index_seq", "Number of the last statement in the index.", nil, nil)
-	workers     = prometheus.NewDesc("tocsin_decode_workers", "Decoder processes, by what they do now.", []string{"state"}, nil)
-	workerEnds  = prometheus.NewDesc("tocsin_decode_worker_ends_total", "Decoder processes that ended.", []string{"how"}, nil)
-	follows     = prometheus.NewDesc("tocsin_follows", "Lists of other nodes, by how far following them has come.", []string{"state"}, nil)
-	followers   = prometheus.NewDesc("tocsin_followers", "Followers of this node's lists, by what was decided.", []string{"state"}, nil)
-	peers       = prometheus.NewDesc("tocsin_peers", "Other servers, by how delivery to them goes.", []string{"state"}, nil)
-	behind      = prometheus.NewDesc("tocsin_follow_behind", "Statements that publishers have shown and that are not taken over yet.", nil, nil)
-	requests    = prometheus.NewDesc("tocsin_federation_requests_total", "Signed requests of other nodes, by what became of them.", []string{"result"}, nil)
-	deliveries  = prometheus.NewDesc("tocsin_federation_deliveries_total", "Activities sent to other nodes, by whether they were taken.", []string{"result"}, nil)
-	taken       = prometheus.NewDesc("tocsin_federation_statements_total", "Statements of other nodes that were taken over.", nil, nil)
-	unknown     = prometheus.NewDesc("tocsin_federation_unknown_statements_total", "Statements of kinds that this program does not know.", nil, nil)
-	queued      = prometheus.NewDesc("tocsin_decode_queue_seconds_total", "Time files waited for a decoder.", nil, nil)
+	indexHashes    = prometheus.NewDesc("tocsin_index_hashes", "Distinct hashes in force.", []string{"algorithm"}, nil)
+	indexLists     = prometheus.NewDesc("tocsin_index_lists", "Lists that are defined.", nil, nil)
+	indexSeq       = prometheus.NewDesc("tocsin_index_seq", "Number of the last statement in the index.", nil, nil)
+	workers        = prometheus.NewDesc("tocsin_decode_workers", "Decoder processes, by what they do now.", []string{"state"}, nil)
+	workerEnds     = prometheus.NewDesc("tocsin_decode_worker_ends_total", "Decoder processes that ended.", []string{"how"}, nil)
+	follows        = prometheus.NewDesc("tocsin_follows", "Lists of other nodes, by how far following them has come.", []string{"state"}, nil)
+	followers      = prometheus.NewDesc("tocsin_followers", "Followers of this node's lists, by what was decided.", []string{"state"}, nil)
+	peers          = prometheus.NewDesc("tocsin_peers", "Other servers, by how delivery to them goes.", []string{"state"}, nil)
+	behind         = prometheus.NewDesc("tocsin_follow_behind", "Statements that publishers have shown and that are not taken over yet.", nil, nil)
+	requests       = prometheus.NewDesc("tocsin_federation_requests_total", "Signed requests of other nodes, by what became of them.", []string{"result"}, nil)
+	deliveries     = prometheus.NewDesc("tocsin_federation_deliveries_total", "Activities sent to other nodes, by whether they were taken.", []string{"result"}, nil)
+	taken          = prometheus.NewDesc("tocsin_federation_statements_total", "Statements of other nodes that were taken over.", nil, nil)
+	unknown        = prometheus.NewDesc("tocsin_federation_unknown_statements_total", "Statements of kinds that this program does not know.", nil, nil)
+	reviewsWaiting = prometheus.NewDesc("tocsin_reviews", "What waits for a person's decision, by kind and state.", []string{"kind", "state"}, nil)
+	reviewsOverdue = prometheus.NewDesc("tocsin_reviews_overdue", "What has waited for a decision longer than it should, by kind.", []string{"kind"}, nil)
+	reviewsOldest  = prometheus.NewDesc("tocsin_reviews_oldest_seconds", "How long the oldest has waited for a decision, by kind; 0 if none waits.", []string{"kind"}, nil)
+	queued         = prometheus.NewDesc("tocsin_decode_queue_seconds_total", "Time files waited for a decoder.", nil, nil)
 )
 
 // Describe implements prometheus.Collector.
@@ -153,6 +162,30 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 	count(queued, st.QueueTime.Seconds())
 	if f := c.s.cfg.Federation; f != nil {
 		collectFederation(f, gauge, count)
+	}
+	if c.s.cfg.Reviews != nil {
+		c.s.collectReviews(gauge)
+	}
+}
+
+// collectReviews counts what waits for a decision. Every kind is told, at zero too, so that a
+// rule can watch for it.
+func (s *Server) collectReviews(gauge func(*prometheus.Desc, float64, ...string)) {
+	ctx, cancel := context.WithTimeout(s.hard, 5*time.Second)
+	defer cancel()
+	counts, err := s.waitingReviews(ctx)
+	if err != nil {
+		return // no number is better than a wrong one: a rule can watch for that, too
+	}
+	for _, k := range hashlist.ReviewKinds {
+		c, age := counts[k], 0.0
+		if !c.oldest.IsZero() {
+			age = max(0, time.Since(c.oldest).Seconds())
+		}
+		gauge(reviewsWaiting, float64(c.open), k.String(), "open")
+		gauge(reviewsWaiting, float64(c.proposed), k.String(), "proposed")
+		gauge(reviewsOverdue, float64(c.overdue), k.String())
+		gauge(reviewsOldest, age, k.String())
 	}
 }
 

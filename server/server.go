@@ -33,6 +33,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
 	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 	"github.com/tocsin-fed/tocsin/revisit"
@@ -70,6 +71,10 @@ type Server struct {
 	defining   sync.Mutex // held from reading a list's definition to replacing it
 	rotating   sync.Mutex // held while the issuer gets another key
 	reporting  sync.Mutex // held from reading which reports were sent to noting another
+	deciding   sync.Mutex // held while an item of the review queue is decided
+	opining    sync.Mutex // held from finding out that something is not said yet to saying it
+
+	heldUploads heldUploads
 
 	revisits *revisit.Visitor // nil for none
 	digests  *digestService
@@ -108,6 +113,7 @@ func New(cfg Config) (_ *Server, err error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, drainTime: drainFor, started: time.Now(), strikes: newStrikes(),
 		uploads: semaphore.NewWeighted(int64(cfg.Limit.Uploads)), health: health.NewServer(), stopping: make(chan struct{}),
+		heldUploads: heldUploads{make(chan hashlist.Review, heldAhead)},
 	}
 	s.hard, s.abort = context.WithCancel(context.Background())
 	if s.keys, err = openKeyring(s.hard, cfg.Tokens, cfg.Limit); err != nil {
@@ -237,6 +243,8 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterReportServiceServer(g, &reportService{s: s})
 	pb.RegisterRevisitServiceServer(g, &revisitService{s: s})
 	pb.RegisterDigestServiceServer(g, s.digests)
+	pb.RegisterReviewServiceServer(g, &reviewService{s: s})
+	pb.RegisterStatementServiceServer(g, &statementService{s: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)
@@ -248,9 +256,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 // setHealth sets the health of the node as a whole and of each service.
 func (s *Server) setHealth(v healthpb.HealthCheckResponse_ServingStatus) {
 	for _, name := range [...]string{"", pb.LookupService_ServiceDesc.ServiceName, pb.ListService_ServiceDesc.ServiceName,
-		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName,
-		pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName,
-		pb.RevisitService_ServiceDesc.ServiceName, pb.DigestService_ServiceDesc.ServiceName} {
+		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName, pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName, pb.RevisitService_ServiceDesc.ServiceName, pb.DigestService_ServiceDesc.ServiceName, pb.ReviewService_ServiceDesc.ServiceName, pb.StatementService_ServiceDesc.ServiceName} {
 		s.health.SetServingStatus(name, v)
 	}
 }
@@ -321,6 +327,12 @@ func (s *Server) Serve(ctx context.Context) error {
 		ctx, cancel := s.untilStopping(s.hard)
 		defer cancel()
 		s.running.Go(func() { s.actOnHits(ctx) })
+	}
+	if s.cfg.Reviews != nil {
+		s.running.Go(func() { s.queueHeld(ctx) })
+		if s.cfg.Review.Keep > 0 {
+			s.running.Go(func() { s.keepReviews(ctx) })
+		}
 	}
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.ready.Store(true)

@@ -111,28 +111,11 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 	if err := s.validate(v); err != nil {
 		return nil, err
 	}
-	release, err := s.claims.take(ctx, list.ID, hashes)
+	answer, err := s.listOrPropose(ctx, decisionOf(&v, list.Action), v, r.GetDraft())
 	if err != nil {
 		return nil, err
 	}
-	defer release()
-	if v.Hashes, err = s.unlisted(&v, list.Action); err != nil {
-		return nil, err
-	}
-	answer := &pb.SubmitResponse{AlreadyListed: uint32(len(r.GetHashes()) - len(v.Hashes))}
-	if len(v.Hashes) == 0 {
-		return answer, nil
-	}
-	if r.GetDraft() {
-		answer.Draft, err = s.draft(v)
-		return answer, err
-	}
-	// Not cut short by the caller: what is claimed is freed when it is settled.
-	records, err := s.seal(context.WithoutCancel(ctx), v)
-	if err != nil {
-		return nil, err
-	}
-	answer.StatementId, answer.Seq = records[0].Statement.ID, records[0].Seq
+	answer.AlreadyListed += uint32(len(r.GetHashes()) - len(hashes)) // those that were named twice
 	return answer, nil
 }
 
@@ -238,6 +221,10 @@ func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.Re
 	if r.GetDraft() {
 		draft, err := s.draft(v)
 		return &pb.RetractResponse{Draft: draft, Retracted: uint32(ends)}, err
+	}
+	if s.takesTwo(0, hashlist.ChooseWithdraw) {
+		id, err := s.propose(ctx, hashlist.ChooseWithdraw, v)
+		return &pb.RetractResponse{ReviewId: id}, err
 	}
 	records, err := s.seal(ctx, v)
 	if err != nil {

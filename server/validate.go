@@ -18,7 +18,8 @@ import (
 // maxChunk is the most bytes of a file in one message of a stream.
 const maxChunk = 1 << 20
 
-// Validate reports the first setting that cannot work or would not be safe. It
+// Validate reports the first setting that cannot work or would not be safe, and fills in
+// the names of lists that are not given. It
 // looks up the names of the hosts to listen on.
 func (c *Config) Validate() error {
 	if o, err := hashlist.Origin(c.Origin); err != nil {
@@ -36,6 +37,9 @@ func (c *Config) Validate() error {
 		return fmt.Errorf("least quality %d is not between 0 and 100", c.Policy.MinQuality)
 	}
 	if err := c.Limit.validate(); err != nil {
+		return err
+	}
+	if err := c.Review.validate(); err != nil {
 		return err
 	}
 	switch {

@@ -48,6 +48,8 @@ type node struct {
 	peers   pb.FederationServiceClient
 	admin   pb.AdminServiceClient
 	sources pb.SourceServiceClient
+	reviews pb.ReviewServiceClient
+	says    pb.StatementServiceClient
 }
 
 // client gives cmd the flags that say which node to talk to.
@@ -91,7 +93,10 @@ func (c *client) dial(ctx context.Context) (*node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to the node: %w", err)
 	}
-	return &node{conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewFederationServiceClient(conn), pb.NewAdminServiceClient(conn), pb.NewSourceServiceClient(conn)}, nil
+	return &node{
+		conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewFederationServiceClient(conn), pb.NewAdminServiceClient(conn),
+		pb.NewSourceServiceClient(conn), pb.NewReviewServiceClient(conn), pb.NewStatementServiceClient(conn),
+	}, nil
 }
 
 // errNoNode is told apart by commands that can do without a node.

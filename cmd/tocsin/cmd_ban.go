@@ -33,7 +33,7 @@ type banLine struct {
 
 func (a *app) banCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "ban FILE|HASH... --list NAME", Short: "Put pictures or hashes on a list", Args: cobra.MinimumNArgs(1),
+		Use: "ban FILE|HASH... --list NAME", Short: "Put pictures, accounts, servers or addresses on a list", Args: cobra.ArbitraryArgs,
 		Long: `Put pictures or hashes on a list, in one signed statement for each argument.
 Files are hashed here and do not leave this machine; only hashes go to the node.
 A hash is written algorithm:hex, or as bare hexadecimal with one --algorithm.
@@ -46,12 +46,21 @@ refused; with --algorithm its digests among those named are listed.
 A video is listed by a selection of its frames together, as vpdq, which matches videos alone: a
 frame of a banned video says nothing of a picture. That needs ffmpeg.
 
-To list what is known to be harmless, use a list whose action is accept.
+To list what is known to be harmless, use a list whose action is accept, or
+"tocsin allow".
+
+With --account, --instance or --content, accounts, whole servers, or posts and files
+are listed by their addresses, all of a kind in one statement, as in
+--account https://bad.example/users/mallory.
+
+Where two persons have to agree on bans (review.two_person), nothing is listed yet: the
+ban waits in "tocsin review list" for a second one.
 
 With --draft nothing is listed: the statements are printed as they are to be signed
 with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		Example: `  tocsin ban --list refused --label spam --reason "sold fake shoes" shoes.jpg
-  tocsin ban --list refused --expires 30d pdq:f8f8...`,
+  tocsin ban --list refused --expires 30d pdq:f8f8...
+  tocsin ban --list spam --instance spam.example --instance more.spam.example`,
 	}
 	list := cmd.Flags().String("list", "", "name of the list (required)")
 	labels := cmd.Flags().StringSlice("label", nil, "label beside those of the list; may be repeated")
@@ -62,9 +71,17 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 	allFrames := cmd.Flags().Bool("all-frames", false, "list a sample of the frames of an animation, not only the first")
 	minQuality := cmd.Flags().Int("min-quality", hashlist.DefaultPolicy().MinQuality, "least PDQ quality, 0 to 100, at which perceptual hashes of a file are listed")
 	draft := cmd.Flags().Bool("draft", false, draftUsage)
+	others := subjectFlags(cmd)
 	c := a.client(cmd)
 	required(cmd, "list")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		subjects, err := others()
+		if err != nil {
+			return a.usage("%w", err)
+		}
+		if len(args)+len(subjects) == 0 {
+			return a.usage("nothing to list: name files, hashes, --account, --instance or --content")
+		}
 		wanted, err := parseAlgorithms(*algorithms)
 		if err != nil {
 			return a.usage("%w", err)
@@ -105,6 +122,15 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		defer n.Close()
 		if err := checkList(cmd.Context(), n, *list); err != nil {
 			return err
+		}
+		for _, r := range subjects {
+			r.List, r.Labels, r.Action, r.Reason, r.Expires, r.Draft = *list, also, act, *reason, until, *draft
+			if err := a.banSubjects(cmd.Context(), n, r); err != nil {
+				return err
+			}
+		}
+		if len(args) == 0 {
+			return nil
 		}
 		_, _, ofNothing := imagehash.Digests(nil)
 		return a.withHasher(func(hasher *imagehash.Hasher) error {
@@ -244,6 +270,9 @@ func (a *app) printBan(subject string, r *pb.SubmitRequest, answer *pb.SubmitRes
 	}
 	if a.json {
 		return a.line(banLine{subject, r.GetList(), r.GetHashes(), quality, answer.GetStatementId(), answer.GetSeq(), answer.GetAlreadyListed()})
+	}
+	if id := answer.GetReviewId(); id != "" {
+		return a.proposed(subject, id)
 	}
 	if answer.GetStatementId() == "" {
 		_, err := fmt.Fprintf(a.out, "%s: on list %s already\n", printable(subject), r.GetList())

@@ -167,6 +167,9 @@ func (a *app) retract(ctx context.Context, n *node, r *pb.RetractRequest) error 
 		}
 		return a.drafted(answer.GetDraft())
 	}
+	if answer.GetReviewId() != "" {
+		return a.proposed("retract "+r.GetStatementId(), answer.GetReviewId())
+	}
 	if a.json {
 		return a.line(struct {
 			Retracts  string `json:"retracts"`

@@ -177,6 +177,7 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		peers = nil
 	} else {
 		sc.Federation, sc.PublicHandler, sc.Warnings = federated{peers, issuer}, peers.Handler(), conf.federationWarnings()
+		sc.Letters = peers
 		for _, w := range sc.Warnings {
 			log.Warn(w)
 		}

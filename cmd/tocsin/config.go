@@ -136,6 +136,25 @@ type config struct {
 		Webhook           string `toml:"webhook"`
 		WebhookSecretFile string `toml:"webhook_secret_file"`
 	} `toml:"digest"`
+	Review struct {
+		TwoPerson        choices  `toml:"two_person"`
+		Keep             duration `toml:"keep"`
+		Decisions        string   `toml:"decisions"`
+		Opinions         string   `toml:"opinions"`
+		OpinionsAudience audience `toml:"opinions_audience"`
+		Deadline         struct {
+			Held       duration `toml:"held"`
+			Hit        duration `toml:"hit"`
+			Dispute    duration `toml:"dispute"`
+			Quarantine duration `toml:"quarantine"`
+			Key        duration `toml:"key"`
+			Source     duration `toml:"source"`
+			Act        duration `toml:"act"`
+			Preserve   duration `toml:"preserve"`
+			Appeal     duration `toml:"appeal"`
+			Proposal   duration `toml:"proposal"`
+		} `toml:"deadline"`
+	} `toml:"review"`
 	Report struct {
 		FirstName string `toml:"first_name"`
 		LastName  string `toml:"last_name"`
@@ -384,7 +403,7 @@ func (c *config) server(dir string) server.Config {
 	}
 	f, g, h, l := &c.Federation, &c.GRPC, &c.HTTP, &c.Limits
 	return server.Config{
-		Origin: c.Node.Origin, Policy: c.policy(), Version: version,
+		Origin: c.Node.Origin, Policy: c.policy(), Version: version, Review: c.review(),
 		GRPC: server.Listener{
 			Address: g.Address, Socket: in(g.Socket), CertFile: in(g.CertFile), KeyFile: in(g.KeyFile),
 			ClientCAFile: in(g.ClientCAFile), Reflection: g.Reflection,
@@ -497,6 +516,70 @@ func (a *answer) UnmarshalText(b []byte) error {
 }
 
 func (a answer) MarshalText() ([]byte, error) { return []byte(a.answer), nil }
+
+// review is that of [review].
+func (c *config) review() server.Review {
+	r, d := &c.Review, &c.Review.Deadline
+	return server.Review{
+		TwoPerson: r.TwoPerson.all(), Keep: r.Keep.time, Decisions: r.Decisions, Opinions: r.Opinions, OpinionsAudience: r.OpinionsAudience.audience,
+		Deadlines: map[hashlist.ReviewKind]time.Duration{
+			hashlist.ReviewHeld: d.Held.time, hashlist.ReviewHit: d.Hit.time, hashlist.ReviewDispute: d.Dispute.time,
+			hashlist.ReviewQuarantine: d.Quarantine.time, hashlist.ReviewKey: d.Key.time, hashlist.ReviewSource: d.Source.time,
+			hashlist.ReviewAct: d.Act.time, hashlist.ReviewPreserve: d.Preserve.time, hashlist.ReviewAppeal: d.Appeal.time,
+			hashlist.ReviewProposal: d.Proposal.time,
+		},
+	}
+}
+
+// choices are decisions, with commas between them; a bit for each, so that
+// configurations can be compared.
+type choices struct{ bits uint32 }
+
+func (c *choices) UnmarshalText(b []byte) error {
+	var bits uint32
+	for name := range strings.SplitSeq(string(b), ",") {
+		if name = strings.TrimSpace(name); name == "" && len(b) == 0 {
+			break
+		}
+		v, err := hashlist.ParseReviewChoice(name)
+		if err != nil {
+			return err
+		}
+		bits |= 1 << v
+	}
+	c.bits = bits
+	return nil
+}
+
+func (c choices) all() []hashlist.ReviewChoice {
+	var all []hashlist.ReviewChoice
+	for v := hashlist.ChooseConfirm; v <= hashlist.ChooseApprove; v++ {
+		if c.bits&(1<<v) != 0 {
+			all = append(all, v)
+		}
+	}
+	return all
+}
+
+func (c choices) MarshalText() ([]byte, error) {
+	var names []string
+	for _, v := range c.all() {
+		names = append(names, v.String())
+	}
+	return []byte(strings.Join(names, ", ")), nil
+}
+
+type audience struct{ audience hashlist.Audience }
+
+func (a *audience) UnmarshalText(b []byte) error {
+	v, err := hashlist.ParseAudience(string(b))
+	if err == nil {
+		a.audience = v
+	}
+	return err
+}
+
+func (a audience) MarshalText() ([]byte, error) { return []byte(a.audience.String()), nil }
 
 type level struct{ level slog.Level }
 

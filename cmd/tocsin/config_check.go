@@ -104,6 +104,17 @@ var bounds = []struct {
 	{key: "policy.video_share", least: 1, most: 100},
 	{key: "policy.video_frames", least: 1, most: 1000},
 	{key: "media.video_timeout", least: float64(10 * time.Millisecond), most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
+	{key: "review.keep", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.held", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.hit", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.dispute", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.quarantine", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.key", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.source", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.act", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.preserve", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.appeal", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "review.deadline.proposal", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
 }
 
 // checkBounds reports every number that is out of its range.

@@ -2023,7 +2023,9 @@ type SubmitResponse struct {
 	// Hashes that this issuer already had on the list, and that were left out.
 	AlreadyListed uint32 `protobuf:"varint,3,opt,name=already_listed,json=alreadyListed,proto3" json:"already_listed,omitempty"`
 	// With draft: the statement as it is to be signed, empty if all hashes were on the list already.
-	Draft         []byte `protobuf:"bytes,4,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft []byte `protobuf:"bytes,4,opt,name=draft,proto3" json:"draft,omitempty"`
+	// Set if a second person has to agree first: nothing is listed yet, and this item waits in the review queue.
+	ReviewId      string `protobuf:"bytes,5,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2084,6 +2086,13 @@ func (x *SubmitResponse) GetDraft() []byte {
 		return x.Draft
 	}
 	return nil
+}
+
+func (x *SubmitResponse) GetReviewId() string {
+	if x != nil {
+		return x.ReviewId
+	}
+	return ""
 }
 
 // RetractRequest withdraws a statement.
@@ -2169,7 +2178,9 @@ type RetractResponse struct {
 	// How many hashes, or accounts, servers or addresses, stopped acting, 1 for an opinion; with draft, how many would.
 	Retracted uint32 `protobuf:"varint,3,opt,name=retracted,proto3" json:"retracted,omitempty"`
 	// With draft: the retraction as it is to be signed, empty if nothing is in force any more.
-	Draft         []byte `protobuf:"bytes,4,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft []byte `protobuf:"bytes,4,opt,name=draft,proto3" json:"draft,omitempty"`
+	// Set if a second person has to agree first: nothing is withdrawn yet, and this item waits in the review queue.
+	ReviewId      string `protobuf:"bytes,5,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2230,6 +2241,13 @@ func (x *RetractResponse) GetDraft() []byte {
 		return x.Draft
 	}
 	return nil
+}
+
+func (x *RetractResponse) GetReviewId() string {
+	if x != nil {
+		return x.ReviewId
+	}
+	return ""
 }
 
 // Entry is a statement in force on a list.
@@ -6123,22 +6141,24 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\aquality\x18\a \x01(\rH\x00R\aquality\x88\x01\x01\x12\x14\n" +
 	"\x05draft\x18\b \x01(\bR\x05draftB\n" +
 	"\n" +
-	"\b_quality\"\x82\x01\n" +
+	"\b_quality\"\x9f\x01\n" +
 	"\x0eSubmitResponse\x12!\n" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12%\n" +
 	"\x0ealready_listed\x18\x03 \x01(\rR\ralreadyListed\x12\x14\n" +
-	"\x05draft\x18\x04 \x01(\fR\x05draft\"y\n" +
+	"\x05draft\x18\x04 \x01(\fR\x05draft\x12\x1b\n" +
+	"\treview_id\x18\x05 \x01(\tR\breviewId\"y\n" +
 	"\x0eRetractRequest\x12!\n" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\tR\x06hashes\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05draft\x18\x04 \x01(\bR\x05draft\"z\n" +
+	"\x05draft\x18\x04 \x01(\bR\x05draft\"\x97\x01\n" +
 	"\x0fRetractResponse\x12!\n" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\tretracted\x18\x03 \x01(\rR\tretracted\x12\x14\n" +
-	"\x05draft\x18\x04 \x01(\fR\x05draft\"\xb7\x02\n" +
+	"\x05draft\x18\x04 \x01(\fR\x05draft\x12\x1b\n" +
+	"\treview_id\x18\x05 \x01(\tR\breviewId\"\xb7\x02\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12!\n" +
 	"\fstatement_id\x18\x02 \x01(\tR\vstatementId\x12\x16\n" +
