@@ -29,6 +29,8 @@ type Lists struct {
 	generation uint64          // grows whenever something may act that did not, or the reverse
 	stirred    map[string]bool // lists that changed otherwise than by statements in the log, "" for any; see changed
 	stir       chan struct{}   // has room for one: something changed
+	// guard tells which of the statements that were appended are not to act yet; nil for none.
+	guard func([]Record) []string
 
 	voiding sync.Mutex // held for one Void
 
@@ -222,10 +224,20 @@ func (l *Lists) write(batch []request) {
 		}
 		return
 	}
+	var held []string
+	l.mu.RLock()
+	guard := l.guard
+	l.mu.RUnlock()
+	if guard != nil {
+		held = guard(records)
+	}
 	l.mu.Lock()
 	now := l.steady()
 	l.fold.lapse(now)
 	related := l.fold.trust.generation
+	for _, id := range held { // also such as act already
+		l.fold.quarantine(id, true)
+	}
 	for i := range records {
 		l.fold.merge(seqs[i], &records[i].Statement, now)
 		l.seq = max(l.seq, seqs[i])

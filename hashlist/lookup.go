@@ -46,6 +46,7 @@ type Match struct {
 	// Of a video: how many in a hundred of the frames asked about, and of the frames that the
 	// statement lists, find one another. Both are 0 for all else.
 	AskedShare, ListedShare int
+	posting                 uint32 // which hash of the statement
 }
 
 // Similarity is 100 for identical hashes and 0 for complements.
@@ -163,11 +164,11 @@ func (f *fold) candidates(q Query, now int64) []candidate {
 			for o := f.owners[a][n.ID]; o != 0; o = f.postings[o-1].next {
 				s := &f.stmts[f.postings[o-1].stmt]
 				d := s.list.current
-				if d == nil || n.Distance > int(d.Radii[a]) || !s.stands(now) || s.list.most == 0 ||
+				if d == nil || n.Distance > int(d.Radii[a]) || !s.stands(now) || s.held || s.list.most == 0 ||
 					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
 					continue
 				}
-				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance, flat: probe.Flat}
+				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance, flat: probe.Flat || f.softened(s)}
 				if at == nil {
 					at = make(map[place]int)
 				}
@@ -238,6 +239,7 @@ func (f *fold) match(c candidate, probes []Probe) Match {
 		Issuer: s.issuer, Statement: s.id, Action: f.action(c), Reason: s.reason,
 		Published: time.Unix(s.published, 0).UTC(), Suppressed: c.suppressed,
 		AskedShare: int(c.asked), ListedShare: int(c.listed),
+		posting: c.posting,
 	}
 }
 

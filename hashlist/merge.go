@@ -47,7 +47,9 @@ type fold struct {
 	directs  map[string]uint8   // by IRI, as heeded: the belief that following gives
 	relied   map[string]bool    // by IRI: lists of other origins that are heeded for whom they vouch for alone
 	trust    trust
-	ids      []bktree.ID // of post
+	held     map[string]struct{} // the IDs of statements that match nothing until a person has decided; see Quarantined
+	soft     map[string]struct{} // issuers whose matches come to hold at most; see Breaker
+	ids      []bktree.ID         // of post
 }
 
 // owner is 1 + the number of a posting, 0 for none.
@@ -95,6 +97,7 @@ type stmt struct {
 	kind      Kind
 	action    Action
 	void      bool
+	held      bool // in quarantine
 }
 
 type list struct {
@@ -123,7 +126,7 @@ func newFold() *fold {
 		byID: map[string]uint32{}, lists: map[string]*list{}, tombs: map[tombKey]*tomb{},
 		points: newPoints(), free: map[uint32][]uint32{}, interned: map[string]string{},
 		heeded: map[string]Verdict{}, behalf: map[string]bool{}, voids: map[string][]span{},
-		directs: map[string]uint8{}, relied: map[string]bool{},
+		directs: map[string]uint8{}, relied: map[string]bool{}, held: map[string]struct{}{},
 	}
 	f.trust.init()
 	for i := range f.texts {
@@ -184,6 +187,7 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 		f.vouch(n, s)
 	}
 	v.void = within(v.published, f.voids[v.issuer])
+	_, v.held = f.held[s.ID]
 	f.byID[v.id] = n
 	f.stmts = append(f.stmts, v)
 	switch s.Kind {

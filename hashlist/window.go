@@ -29,7 +29,7 @@ type Window struct {
 	store  WindowStore
 
 	queue   chan sighting
-	numbers atomic.Uint64 // the last number given to a sighting
+	numbers atomic.Uint64 // the last number given to a sighting; see number
 	dropped atomic.Uint64
 	found   atomic.Uint64 // hits
 	taken   atomic.Uint64 // hits withdrawn
@@ -45,6 +45,10 @@ type Window struct {
 	matching sync.Mutex    // held by whoever compares with the log
 	compared atomic.Uint64 // the log up to here; written under matching
 
+	quarantining sync.Mutex // guards quarantine
+	quarantine   quarantine
+	asked        chan struct{} // has room for one; see Asked
+
 	ctx  context.Context // ends with Close
 	stop context.CancelFunc
 	done sync.WaitGroup
@@ -59,8 +63,12 @@ type WindowConfig struct {
 	// Durable has See wait until what it was told is stored. Otherwise what waits to be
 	// written when the process dies, some milliseconds' worth, is forgotten.
 	Durable bool
-	Log     *slog.Logger     // nil for slog.Default; it gets no hash and no reference
-	Now     func() time.Time // nil for time.Now
+	// Flood says when a statement of another node goes into quarantine, and
+	// Quarantine keeps what is there; with nil nothing goes there.
+	Flood      Flood
+	Quarantine QuarantineStore
+	Log        *slog.Logger     // nil for slog.Default; it gets no hash and no reference
+	Now        func() time.Time // nil for time.Now
 }
 
 // WindowStore keeps the rows of a window, sealed, and its hits. It learns nothing of
@@ -139,17 +147,20 @@ func OpenWindow(ctx context.Context, lists *Lists, config WindowConfig) (*Window
 	}
 	w := &Window{
 		lists: lists, config: config, log: config.Log, store: config.Store, queue: make(chan sighting, windowQueue),
-		index: newWindowIndex(), hit: map[uint64]struct{}{}, grown: make(chan struct{}),
+		index: newWindowIndex(), hit: map[uint64]struct{}{}, grown: make(chan struct{}), asked: make(chan struct{}, 1),
 	}
 	var err error
 	if w.sealer, err = newSealer(config.Key); err != nil {
 		return nil, err
 	}
-	w.numbers.Store(uint64(max(0, config.Now().UnixMicro()))) // those given before a restart were of another time
 	if err := w.load(ctx); err != nil {
 		return nil, fmt.Errorf("read the recent window: %w", err)
 	}
 	w.ctx, w.stop = context.WithCancel(context.Background())
+	if err := w.loadQuarantine(ctx); err != nil {
+		w.stop()
+		return nil, fmt.Errorf("read the quarantine: %w", err)
+	}
 	w.done.Go(w.write)
 	return w, nil
 }
@@ -247,6 +258,9 @@ func (w *Window) Close() {
 	if w == nil {
 		return
 	}
+	w.lists.mu.Lock()
+	w.lists.guard = nil
+	w.lists.mu.Unlock()
 	w.stop()
 	w.done.Wait()
 }
@@ -260,7 +274,7 @@ func (w *Window) See(q Query, r *Result) uint64 {
 		return 0 // what was asked of some lists only says little of what was done
 	}
 	s := sighting{
-		id: w.numbers.Add(1), at: wholeSecond(w.config.Now()), probes: q.Probes, reference: q.Reference, answered: r.Verdict, generation: r.generation,
+		id: w.number(), at: wholeSecond(w.config.Now()), probes: q.Probes, reference: q.Reference, answered: r.Verdict, generation: r.generation,
 	}
 	var stored chan struct{}
 	if w.config.Durable {
@@ -280,6 +294,17 @@ func (w *Window) See(q Query, r *Result) uint64 {
 		}
 	}
 	return s.id
+}
+
+// number is the time in microseconds since 1970, or the next one that is free. So numbers
+// grow with time, also over a restart, and tell when an upload came first.
+func (w *Window) number() uint64 {
+	for now := uint64(max(0, w.config.Now().UnixMicro())); ; {
+		last := w.numbers.Load()
+		if next := max(last+1, now); w.numbers.CompareAndSwap(last, next) {
+			return next
+		}
+	}
 }
 
 // write owns the queue: it stores what waits together.
@@ -608,4 +633,15 @@ func (w *Window) Forget(ctx context.Context, r Reference) (int, error) {
 	w.discard(ids)
 	w.mu.Unlock()
 	return len(ids), nil
+}
+
+// Place returns how far a reader of the hits has come, by the name it has given itself;
+// 0 if nothing was saved of it.
+func (w *Window) Place(ctx context.Context, reader string) (uint64, error) {
+	return w.store.Cursor(ctx, "hits:"+reader)
+}
+
+// SavePlace notes that a reader has come to seq.
+func (w *Window) SavePlace(ctx context.Context, reader string, seq uint64) error {
+	return w.store.SaveCursor(ctx, "hits:"+reader, seq)
 }

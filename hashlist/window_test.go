@@ -65,7 +65,8 @@ func (w *world) open() {
 	if w.lists, err = hashlist.Open(w.t.Context(), w.db, policy); err != nil {
 		w.t.Fatal(err)
 	}
-	w.config.Store, w.config.Log = w.db, slog.New(slog.NewTextHandler(&w.log, nil))
+	w.config.Store, w.config.Quarantine = w.db, w.db
+	w.config.Log = slog.New(slog.NewTextHandler(&w.log, nil))
 	if w.window, err = hashlist.OpenWindow(w.t.Context(), w.lists, w.config); err != nil {
 		w.t.Fatal(err)
 	}

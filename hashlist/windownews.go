@@ -15,6 +15,9 @@ import (
 // the log has that was not compared before the node ended. What was said of other nodes' lists
 // before is taken for what was said before the node ended: it stirs nothing.
 func (w *Window) Start() {
+	if w == nil {
+		return
+	}
 	w.lists.stirredLists()
 	w.done.Go(w.watch)
 }
@@ -143,10 +146,7 @@ func (w *Window) add(ctx context.Context, n *news, s *Statement, stirred *[]stri
 	case Confirmation, Dispute:
 		n.open = true
 		about = s.About
-	case AddAccounts, AddInstances, AddContent:
-		return nil
-	default: // trust
-		n.all = true
+	default: // what is no media; who is believed has been told of by changed
 		return nil
 	}
 	r, known, err := w.lists.Record(ctx, about)

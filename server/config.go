@@ -40,7 +40,9 @@ type Config struct {
 	Loaded time.Duration // how long the lists took to load, for GetStatus
 
 	// Window remembers what passed; nil if nothing is remembered.
-	Window *hashlist.Window
+	Window  *hashlist.Window
+	Breaker hashlist.BreakerConfig // its Opened is the server's own
+	Webhook Webhook
 
 	// Federation is what this node has to do with others; nil if it is off.
 	Federation Federation

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
@@ -51,16 +52,18 @@ const (
 
 // Server serves one node. Its zero value is of no use: call New.
 type Server struct {
-	cfg     Config
-	log     *slog.Logger
-	started time.Time
-	keys    *keyring
-	strikes *strikes
-	metrics *metrics
-	uploads *semaphore.Weighted                    // one for each file held in memory
-	cache   *lru.Cache[[32]byte, *imagehash.Media] // by SHA-256 of the bytes; nil for none
-	claims  claims
-	doings  doings // of Mastodon's webhooks
+	cfg      Config
+	log      *slog.Logger
+	started  time.Time
+	keys     *keyring
+	strikes  *strikes
+	metrics  *metrics
+	uploads  *semaphore.Weighted                    // one for each file held in memory
+	cache    *lru.Cache[[32]byte, *imagehash.Media] // by SHA-256 of the bytes; nil for none
+	claims   claims
+	doings   doings // of Mastodon's webhooks
+	breaker  *hashlist.Breaker
+	webhooks *prometheus.CounterVec
 
 	strangers atomic.Int64 // calls without a token that are under way
 
@@ -124,7 +127,10 @@ func New(cfg Config) (_ *Server, err error) {
 			return nil, fmt.Errorf("cache: %w", err)
 		}
 	}
-	s.metrics = newMetrics(s)
+	cfg.Breaker.Opened = s.askBreaker
+	s.breaker = hashlist.NewBreaker(cfg.Lists, cfg.Breaker)
+	s.metrics, s.webhooks = newMetrics(s), newWebhookCounter()
+	s.metrics.registry.MustRegister(s.webhooks, &windowState{s})
 	s.digests = &digestService{s: s}
 	if err := s.openRevisits(s.hard); err != nil {
 		return nil, err
@@ -245,6 +251,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterDigestServiceServer(g, s.digests)
 	pb.RegisterReviewServiceServer(g, &reviewService{s: s})
 	pb.RegisterStatementServiceServer(g, &statementService{s: s})
+	pb.RegisterWindowServiceServer(g, &windowService{s: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)
@@ -256,7 +263,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 // setHealth sets the health of the node as a whole and of each service.
 func (s *Server) setHealth(v healthpb.HealthCheckResponse_ServingStatus) {
 	for _, name := range [...]string{"", pb.LookupService_ServiceDesc.ServiceName, pb.ListService_ServiceDesc.ServiceName,
-		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName, pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName, pb.RevisitService_ServiceDesc.ServiceName, pb.DigestService_ServiceDesc.ServiceName, pb.ReviewService_ServiceDesc.ServiceName, pb.StatementService_ServiceDesc.ServiceName} {
+		pb.AdminService_ServiceDesc.ServiceName, pb.FederationService_ServiceDesc.ServiceName, pb.SourceService_ServiceDesc.ServiceName, pb.ActService_ServiceDesc.ServiceName, pb.ReportService_ServiceDesc.ServiceName, pb.RevisitService_ServiceDesc.ServiceName, pb.DigestService_ServiceDesc.ServiceName, pb.ReviewService_ServiceDesc.ServiceName, pb.StatementService_ServiceDesc.ServiceName, pb.WindowService_ServiceDesc.ServiceName} {
 		s.health.SetServingStatus(name, v)
 	}
 }
@@ -334,6 +341,7 @@ func (s *Server) Serve(ctx context.Context) error {
 			s.running.Go(func() { s.keepReviews(ctx) })
 		}
 	}
+	s.watchWindow()
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.ready.Store(true)
 	grpcAddr, httpAddr := s.Addrs()

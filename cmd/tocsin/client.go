@@ -50,6 +50,7 @@ type node struct {
 	sources pb.SourceServiceClient
 	reviews pb.ReviewServiceClient
 	says    pb.StatementServiceClient
+	window  pb.WindowServiceClient
 }
 
 // client gives cmd the flags that say which node to talk to.
@@ -95,7 +96,7 @@ func (c *client) dial(ctx context.Context) (*node, error) {
 	}
 	return &node{
 		conn, pb.NewLookupServiceClient(conn), pb.NewListServiceClient(conn), pb.NewFederationServiceClient(conn), pb.NewAdminServiceClient(conn),
-		pb.NewSourceServiceClient(conn), pb.NewReviewServiceClient(conn), pb.NewStatementServiceClient(conn),
+		pb.NewSourceServiceClient(conn), pb.NewReviewServiceClient(conn), pb.NewStatementServiceClient(conn), pb.NewWindowServiceClient(conn),
 	}, nil
 }
 

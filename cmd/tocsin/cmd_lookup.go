@@ -30,6 +30,11 @@ count, nor does a match on such a list.`,
 	algorithm := cmd.Flags().String("algorithm", "", "algorithm of hashes that are written without one")
 	lists := cmd.Flags().StringSlice("list", nil, "look in these lists only")
 	limit := cmd.Flags().Uint32("limit", 100, "show at most this many matches, nearest first; at most 1000")
+	ref := &pb.Reference{}
+	cmd.Flags().StringVar(&ref.Url, "url", "", "address of what is asked about, under which the recent window keeps it")
+	cmd.Flags().StringVar(&ref.Alias, "alias", "", "the same: name of the file")
+	cmd.Flags().StringVar(&ref.Post, "post", "", "the same: post that it belongs to")
+	cmd.Flags().StringVar(&ref.Actor, "actor", "", "the same: who uploaded it")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		var bare hashlist.Algorithm
@@ -60,6 +65,9 @@ count, nor does a match on such a list.`,
 			return err
 		}
 		defer n.Close()
+		if ref.GetUrl()+ref.GetAlias()+ref.GetPost()+ref.GetActor() == "" {
+			ref = nil
+		}
 		matched := false
 		var errs []error
 		for i, arg := range args {
@@ -71,9 +79,9 @@ count, nor does a match on such a list.`,
 			answer := &pb.LookupMediaResponse{}
 			var err error
 			if hashes[i].IsZero() {
-				answer, err = a.lookupFile(ctx, n, arg, &pb.LookupMediaOptions{Lists: *lists, Limit: *limit})
+				answer, err = a.lookupFile(ctx, n, arg, &pb.LookupMediaOptions{Lists: *lists, Limit: *limit, Reference: ref})
 			} else {
-				answer.Lookup, err = n.lookups.Lookup(ctx, &pb.LookupRequest{Hashes: []string{hashes[i].String()}, Lists: *lists, Limit: *limit})
+				answer.Lookup, err = n.lookups.Lookup(ctx, &pb.LookupRequest{Hashes: []string{hashes[i].String()}, Lists: *lists, Limit: *limit, Reference: ref})
 			}
 			cancel()
 			if err != nil {

@@ -140,6 +140,13 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		return err
 	}
 
+	// Before anything of another node acts: what is in quarantine must not.
+	window, err := conf.remember(ctx, dir, log, lists, db)
+	if err != nil {
+		return err
+	}
+	defer window.Close()
+
 	hasher, err := imagehash.NewHasher(conf.mediaLimits())
 	if err != nil {
 		return fmt.Errorf("media: %w", err)
@@ -150,6 +157,10 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	}
 
 	sc := conf.server(dir)
+	if sc.Webhook, err = conf.webhook(dir); err != nil {
+		return err
+	}
+	sc.Window = window
 	sc.Lists, sc.Media, sc.Issuer, sc.Tokens, sc.Loaded, sc.Log = lists, hasher, issuer, tokens{db}, loaded, log
 	if err := conf.reach(dir, &sc); err != nil {
 		return err
@@ -185,6 +196,7 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	if sc.Sources, err = conf.openSources(ctx, dir, log, lists, db, issuer); err != nil {
 		return fmt.Errorf("sources: %w", err)
 	}
+	window.Start()
 	srv, err := server.New(sc)
 	if err != nil {
 		return err

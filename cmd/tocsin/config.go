@@ -164,7 +164,25 @@ type config struct {
 		LegalURL  string `toml:"legal_url"`
 	} `toml:"report"`
 	Platforms []platformConfig `toml:"platform"`
-	Log       struct {
+	Window    struct {
+		Days    int  `toml:"days"`
+		Entries int  `toml:"entries"`
+		Durable bool `toml:"durable"`
+	} `toml:"window"`
+	Flood struct {
+		Uploads int     `toml:"uploads"`
+		Share   float64 `toml:"share"`
+	} `toml:"flood"`
+	Breaker struct {
+		Issuer int      `toml:"issuer"`
+		Total  int      `toml:"total"`
+		Stay   duration `toml:"stay"`
+	} `toml:"breaker"`
+	Webhook struct {
+		URLs       string `toml:"urls"`
+		SecretFile string `toml:"secret_file"`
+	} `toml:"webhook"`
+	Log struct {
 		Level  level  `toml:"level"`
 		Format format `toml:"format"`
 	} `toml:"log"`
@@ -404,6 +422,7 @@ func (c *config) server(dir string) server.Config {
 	f, g, h, l := &c.Federation, &c.GRPC, &c.HTTP, &c.Limits
 	return server.Config{
 		Origin: c.Node.Origin, Policy: c.policy(), Version: version, Review: c.review(),
+		Breaker: hashlist.BreakerConfig{PerIssuer: c.Breaker.Issuer, Total: c.Breaker.Total, Stay: c.Breaker.Stay.time},
 		GRPC: server.Listener{
 			Address: g.Address, Socket: in(g.Socket), CertFile: in(g.CertFile), KeyFile: in(g.KeyFile),
 			ClientCAFile: in(g.ClientCAFile), Reflection: g.Reflection,

@@ -96,6 +96,13 @@ var bounds = []struct {
 	{key: "limits.uploads", least: 0, most: 1e6},
 	{key: "limits.cached", least: 0, most: 1e9},
 	{key: "limits.memory", least: 64 << 20, most: 1 << 50, zero: true, unit: "bytes (64MiB or more, or 0)"},
+	{key: "window.days", least: 0, most: 366},
+	{key: "window.entries", least: 1, most: 1e8},
+	{key: "flood.uploads", least: 0, most: 1e9},
+	{key: "flood.share", least: 0, most: 1},
+	{key: "breaker.issuer", least: 0, most: 1e9},
+	{key: "breaker.total", least: 0, most: 1e9},
+	{key: "breaker.stay", least: float64(time.Minute), most: float64(30 * 24 * time.Hour), unit: "seconds", unitScale: 1e9},
 	{key: "policy.min_quality", least: 0, most: 100},
 	{key: "revisit.every", least: float64(time.Minute), most: float64(365 * 24 * time.Hour), zero: true, unit: "seconds", unitScale: 1e9},
 	{key: "revisit.per_host", least: 0, most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
@@ -187,6 +194,9 @@ func (c *config) check(dir string) error {
 		if err := d.Validate(); err != nil {
 			return fmt.Errorf("digest: %w", err)
 		}
+	}
+	if _, err := c.webhook(dir); err != nil {
+		return err
 	}
 	sc := c.server(dir)
 	if n := len(sc.GRPC.Socket); n > maxSocketPath {
