@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -110,6 +111,11 @@ func (a *actService) DecideAct(ctx context.Context, r *pb.DecideActRequest) (*pb
 	if err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, outcomeTime)
+	defer cancel()
+	if act, err = a.s.cfg.Acts.Settled(ctx, act.ID); err != nil {
+		return nil, err
+	}
 	return &pb.DecideActResponse{Act: actMessage(&act)}, nil
 }
 
@@ -131,8 +137,7 @@ func (s *Server) person(ctx context.Context, who string) (string, error) {
 	return who + " (" + name + ")", nil
 }
 
-// decideAct does what a person decided, waits a little for the outcome, and closes what asked for
-// the decision.
+// decideAct notes what a person decided, and closes what asked for the decision.
 func (s *Server) decideAct(ctx context.Context, id, what, who, why string) (platform.Act, error) {
 	desk, err := s.desk()
 	if err != nil {
@@ -142,8 +147,11 @@ func (s *Server) decideAct(ctx context.Context, id, what, who, why string) (plat
 	if err != nil {
 		return act, actError(err)
 	}
-	if s.cfg.Reviews != nil {
-		_, err := s.cfg.Reviews.ChangeReview(ctx, actReview(id), func(r *hashlist.Review) error {
+	if s.cfg.Reviews == nil {
+		return act, nil
+	}
+	for _, asked := range []platform.State{platform.Waiting, platform.Failed, platform.Unsure} {
+		_, err := s.cfg.Reviews.ChangeReview(ctx, actReview(id, asked), func(r *hashlist.Review) error {
 			if r.State.Waiting() {
 				r.State = hashlist.ReviewClosed
 			}
@@ -153,18 +161,48 @@ func (s *Server) decideAct(ctx context.Context, id, what, who, why string) (plat
 			return act, err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, outcomeTime)
-	defer cancel()
-	return desk.Settled(ctx, id)
+	return act, nil
 }
 
-// actReview is the id of the review that asks about an act.
-func actReview(id string) string { return "act-" + id }
+// decideActReview does what a person decided about an act in the review queue. An act that has moved on
+// meanwhile is left as it is: there is nothing to decide any more.
+func (s *Server) decideActReview(ctx context.Context, r hashlist.Review, d *hashlist.ReviewDecision) error {
+	desk, err := s.desk()
+	if err != nil {
+		return err
+	}
+	id, _, _ := strings.Cut(strings.TrimPrefix(r.ID, "act-"), "-")
+	act, err := desk.Act(id)
+	if err != nil {
+		return actError(err)
+	}
+	what := ""
+	switch approved := d.What == hashlist.ChooseApprove; {
+	case approved && act.State == platform.Waiting:
+		what = "approve"
+	case approved && (act.State == platform.Failed || act.State == platform.Unsure):
+		what = "run"
+	case !approved && (act.State == platform.Waiting || act.State == platform.Unsure):
+		what = "decline"
+	default:
+		return nil
+	}
+	_, err = s.decideAct(ctx, id, what, d.Who, d.Why)
+	return err
+}
+
+// actReview is the id of the review that asks about an act in a state.
+func actReview(id string, s platform.State) string {
+	if s == platform.Waiting {
+		return "act-" + id
+	}
+	return "act-" + id + "-" + s.String() // it may have been asked about before
+}
 
 // AskAboutAct puts an act that needs a person into the review queue.
 func AskAboutAct(ctx context.Context, reviews hashlist.Reviews, a *platform.Act) error {
 	_, err := reviews.AddReview(ctx, hashlist.Review{
-		ID: actReview(a.ID), Kind: hashlist.ReviewAct, Verdict: a.Finding.ID, Statement: a.Finding.Statement, List: a.Finding.List, Issuer: a.Finding.Issuer,
+		ID: actReview(a.ID, a.State), Kind: hashlist.ReviewAct, Verdict: a.Finding.ID, Statement: a.Finding.Statement, List: a.Finding.List, Issuer: a.Finding.Issuer,
 		Reference: hashlist.Reference{URL: a.Finding.URL, Alias: a.Finding.Alias, Post: a.Finding.Post, Actor: a.Finding.Actor},
 		Summary:   fmt.Sprintf("On %s: %s. It is %v: %s. Its undo: %s.", a.Platform, a.Does(), a.State, a.Note, a.Undo()),
 	})

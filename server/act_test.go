@@ -171,7 +171,7 @@ func TestActsOverGRPC(t *testing.T) {
 		t.Fatal(v, err)
 	}
 	id := v.GetActs()[0].GetId()
-	r, ok, err := db.FindReview(t.Context(), actReview(id))
+	r, ok, err := db.FindReview(t.Context(), actReview(id, platform.Waiting))
 	if err != nil || !ok || !r.State.Waiting() || strings.Contains(r.Summary, "0011223344") {
 		t.Errorf("%+v, %v, %v", r, ok, err)
 	}
@@ -195,7 +195,7 @@ func TestActsOverGRPC(t *testing.T) {
 			t.Errorf("%s: %v, %v", c.what, a, err)
 		}
 	}
-	if r, _, err = db.FindReview(t.Context(), actReview(id)); err != nil || r.State.Waiting() {
+	if r, _, err = db.FindReview(t.Context(), actReview(id, platform.Waiting)); err != nil || r.State.Waiting() {
 		t.Errorf("the review still waits: %+v, %v", r, err)
 	}
 }

@@ -44,14 +44,7 @@ func (s *Server) deciderOf(kind hashlist.ReviewKind) decider {
 	case hashlist.ReviewSource:
 		return decider{of(approve, dismiss), ScopeAdmin, s.decideSource}
 	case hashlist.ReviewAct:
-		return decider{of(approve, dismiss), ScopeAdmin, func(ctx context.Context, r hashlist.Review, d *hashlist.ReviewDecision) error {
-			what := "approve"
-			if d.What == dismiss {
-				what = "decline"
-			}
-			_, err := s.decideAct(ctx, strings.TrimPrefix(r.ID, actReview("")), what, d.Who, d.Why)
-			return err
-		}}
+		return decider{of(approve, dismiss), ScopeAdmin, s.decideActReview}
 	case hashlist.ReviewPreserve:
 		return decider{of(keep, release, dismiss), ScopeAdmin, nil}
 	}
