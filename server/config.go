@@ -65,6 +65,8 @@ type Config struct {
 	Revisits *revisit.Config
 	// Digest says when and how the operator is told what happened; nil for never.
 	Digest *Digest
+	// Opinions are the services elsewhere that are asked of uploads.
+	Opinions []Opinion
 	// Warnings are what GetStatus tells the operator each time, a sentence each.
 	Warnings []string
 

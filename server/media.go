@@ -60,6 +60,7 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	f := finding{media: media}
 	q.Probes = probes(media, s.cfg.Policy.MinQuality)
 	f.Result = s.cfg.Lists.Lookup(q)
+	s.consult(ctx, file, media, &f.Result)
 	f.seen = s.see(q, &f.Result)
 	if err != nil && !decides(&f.Result) {
 		return f, err

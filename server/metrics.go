@@ -34,6 +34,9 @@ type metrics struct {
 
 	reviewsLost    *prometheus.CounterVec // by kind
 	reviewsDecided *prometheus.CounterVec // by kind, choice and outcome
+
+	opinions    *prometheus.CounterVec   // by service and result
+	opinionTime *prometheus.HistogramVec // by service
 }
 
 // seconds are the buckets of durations: a lookup takes microseconds, a decoder
@@ -59,6 +62,8 @@ func newMetrics(s *Server) *metrics {
 		callTime:       histogram("grpc_seconds", "Time of gRPC calls, by method.", "method"),
 		reviewsLost:    counter("reviews_lost_total", "What should have waited for a decision and found the queue full, by kind.", "kind"),
 		reviewsDecided: counter("reviews_decided_total", "Decisions on what waited, by kind, choice and outcome.", "kind", "choice", "outcome"),
+		opinions:       counter("opinions_total", "Uploads of which a service elsewhere was asked, by what it said.", "service", "result"),
+		opinionTime:    histogram("opinion_seconds", "Time for which an upload waited for a service elsewhere.", "service"),
 		held: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "tocsin", Name: "uploads_held", Help: "Files held in memory now.",
 		}),
@@ -78,7 +83,7 @@ func newMetrics(s *Server) *metrics {
 		ConstLabels: prometheus.Labels{"version": strings.ToValidUTF8(s.cfg.Version, "?")},
 	}, func() float64 { return 1 })
 	m.registry.MustRegister(m.lookups, m.hooks, m.hookTime, m.decode, m.failures, m.cached, m.calls, m.callTime, m.held,
-		m.strangers, m.panics, m.reviewsLost, m.reviewsDecided, build, &state{s}, collectors.NewGoCollector(),
+		m.strangers, m.panics, m.reviewsLost, m.reviewsDecided, m.opinions, m.opinionTime, build, &state{s}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -33,6 +33,11 @@ func (c *Config) Validate() error {
 	if err := c.validateHooks(); err != nil {
 		return err
 	}
+	for _, o := range c.Opinions {
+		if o.Asker == nil || o.Most < hashlist.VerdictFlag || o.Most > hashlist.VerdictReject || o.Trouble != AnswerAccept && o.Trouble != AnswerReject {
+			return errors.New("a service that is asked of uploads needs most (flag, hold or reject) and trouble (accept or reject)")
+		}
+	}
 	if c.Policy.MinQuality < 0 || c.Policy.MinQuality > 100 {
 		return fmt.Errorf("least quality %d is not between 0 and 100", c.Policy.MinQuality)
 	}

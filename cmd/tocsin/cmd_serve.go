@@ -196,6 +196,9 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	if sc.Sources, err = conf.openSources(ctx, dir, log, lists, db, issuer); err != nil {
 		return fmt.Errorf("sources: %w", err)
 	}
+	if sc.Opinions, err = conf.opinions(dir, log); err != nil {
+		return fmt.Errorf("opinion: %w", err)
+	}
 	window.Start()
 	srv, err := server.New(sc)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -28,6 +29,34 @@ func (c *config) openSources(ctx context.Context, dir string, log *slog.Logger, 
 		Lists: lists, Store: db, Issuer: issuer, Origin: c.Node.Origin, Client: guarded.Client(guarded.Options{Loopback: c.Federation.Loopback}),
 		Loopback: c.Federation.Loopback, Dir: dir, Offline: issuer.offline, Version: version, Log: log, Ask: server.AskAboutSource(db),
 	})
+}
+
+// opinions are the services elsewhere that are asked of uploads. What leaves the host for them is said at
+// every start.
+func (c *config) opinions(dir string, log *slog.Logger) ([]server.Opinion, error) {
+	var all []server.Opinion
+	for _, o := range [...]struct {
+		service source.Service
+		*opinion
+	}{{source.Arachnid, &c.Opinion.Arachnid}, {source.PhotoDNA, &c.Opinion.PhotoDNA}} {
+		if !o.Enabled {
+			continue
+		}
+		file := o.Credentials
+		if !filepath.IsAbs(file) {
+			file = filepath.Join(dir, file)
+		}
+		a, err := source.NewAsker(source.AskerConfig{
+			Service: o.service, URL: o.URL, Credentials: file, Timeout: o.Timeout.time, Version: version,
+			Client: guarded.Client(guarded.Options{Loopback: c.Federation.Loopback}), Loopback: c.Federation.Loopback,
+		})
+		if err != nil {
+			return nil, err
+		}
+		log.Warn("uploads that would pass are shown to a service elsewhere", "service", a.Name(), "what_leaves_this_host", a.Leaves())
+		all = append(all, server.Opinion{Asker: a, Most: o.Most.verdict, Trouble: o.Trouble.answer})
+	}
+	return all, nil
 }
 
 // beliefs are the words of the OpenPGP web of trust.

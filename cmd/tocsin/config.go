@@ -182,10 +182,24 @@ type config struct {
 		URLs       string `toml:"urls"`
 		SecretFile string `toml:"secret_file"`
 	} `toml:"webhook"`
+	Opinion struct {
+		Arachnid opinion `toml:"arachnid"`
+		PhotoDNA opinion `toml:"photodna"`
+	} `toml:"opinion"`
 	Log struct {
 		Level  level  `toml:"level"`
 		Format format `toml:"format"`
 	} `toml:"log"`
+}
+
+// opinion is a service elsewhere that is asked of uploads.
+type opinion struct {
+	Enabled     bool     `toml:"enabled"`
+	URL         string   `toml:"url"`
+	Credentials string   `toml:"credentials"`
+	Timeout     duration `toml:"timeout"`
+	Most        verdict  `toml:"most"`
+	Trouble     answer   `toml:"trouble"`
 }
 
 // defaults returns the configuration of default.toml.

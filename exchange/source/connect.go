@@ -1,11 +1,8 @@
 package source
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"iter"
 	"net/http"
 	"net/url"
@@ -244,21 +241,4 @@ func openStopNCII(ctx context.Context, n *session, s *Source, now time.Time) (*b
 		}
 		r.Cursor = []byte(strconv.FormatInt(upTo, 10))
 	}}, nil
-}
-
-// post sends JSON and reads a JSON answer of at most limit bytes.
-func (n *session) post(ctx context.Context, address, media string, body []byte, limit int64, v any) error {
-	a, err := n.get(ctx, request{method: http.MethodPost, url: address, accept: jsonTypes, body: body, media: media})
-	if err != nil {
-		return err
-	}
-	b, err := readAll(a, limit)
-	if err != nil {
-		return err
-	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	if err := d.Decode(v); err != nil {
-		return fmt.Errorf("the answer is not the JSON it should be: %w", err)
-	}
-	return nil
 }
