@@ -108,6 +108,9 @@ func (s *Server) entry(r *hashlist.Record) *pb.Entry {
 // have no word for it, and would have others refuse what is known to be harmless.
 func (l *listService) Export(r *pb.ExportRequest, stream pb.ListService_ExportServer) error {
 	s := l.s
+	if r.GetMerged() {
+		return s.exportBlocks(r, stream)
+	}
 	list, err := s.find(r.GetList())
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 
 	"github.com/tocsin-fed/tocsin/exchange"
 	"github.com/tocsin-fed/tocsin/hashlist"
+	pb "github.com/tocsin-fed/tocsin/proto/tocsin/v1"
 )
 
 // Bounds of the lists that other software reads.
@@ -345,12 +346,46 @@ func writeRows(w io.Writer, rows []exchange.Row, format string, head exchange.He
 	return out.Close()
 }
 
+// exportBlocks exports the same as is published at /blocks.csv.
+func (s *Server) exportBlocks(r *pb.ExportRequest, stream pb.ListService_ExportServer) error {
+	if r.GetList() != "" {
+		return refuse(errInvalid, "what is made of all lists together is of no single list")
+	}
+	format, err := exchange.Lookup(r.GetFormat())
+	if err != nil {
+		return refuse(errInvalid, "%v", err)
+	}
+	if !slices.Contains(format.Kinds, hashlist.AddInstances) {
+		return refuse(errInvalid, "format %s has no servers", format.Name)
+	}
+	out := &exportWriter{stream: stream}
+	w := format.Write(out, exchange.Head{Name: "blocks"})
+	for _, row := range s.blockRows() {
+		switch err := w.Write(row); {
+		case errors.Is(err, exchange.ErrCannotCarry):
+			out.progress.LeftOut++
+		case err != nil:
+			return err
+		default:
+			out.progress.Subjects++
+		}
+	}
+	if err := w.Close(); err != nil {
+		return err
+	}
+	return stream.Send(&out.progress)
+}
+
 // writeBlocks writes what this node makes of all lists of servers.
 func (s *Server) writeBlocks(w io.Writer, format string) error {
+	return writeRows(w, s.blockRows(), format, exchange.Head{Name: "blocks"})
+}
+
+func (s *Server) blockRows() []exchange.Row {
 	var rows []exchange.Row
 	for _, b := range s.cfg.Lists.Blocks() {
 		labels := b.Labels[:min(len(b.Labels), hashlist.MaxLabels)]
 		rows = append(rows, exchange.Row{Subject: b.Domain, Quality: -1, Action: b.Action, Labels: labels, Reason: b.Reason})
 	}
-	return writeRows(w, rows, format, exchange.Head{Name: "blocks"})
+	return rows
 }

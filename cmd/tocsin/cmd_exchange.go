@@ -320,24 +320,35 @@ func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dry
 
 func (a *app) exportCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "export LIST --format FORMAT", Short: "Write what is in force on a list in another system's format", Args: cobra.ExactArgs(1),
+		Use: "export LIST --format FORMAT", Short: "Write what is in force on a list in another system's format", Args: cobra.MaximumNArgs(1),
 		Long: `Write what is in force on a list to standard output or to a new file. How much
 the format cannot hold is told on standard error, or with --json and --output as
 an object with file, hashes, subjects and left_out. A list may be confidential: what is
 exported is yours to guard. A list of partner data is not exported.
 
+--merged writes, in the place of a list, what this node makes of all lists of servers together: your own
+lists decide, and others' as far as the policy believes them. It is what your own
+servers read at /blocks.csv.
+
 ` + formatsHelp,
 	}
 	format := cmd.Flags().String("format", "", "name of the format (required)")
 	output := cmd.Flags().StringP("output", "o", "-", "file to write; it must not exist yet")
+	merged := cmd.Flags().Bool("merged", false, "what this node makes of all lists of servers")
 	c := a.client(cmd)
 	required(cmd, "format")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if _, err := exchange.Lookup(*format); err != nil {
 			return a.usage("%w", err)
 		}
-		if err := checkRef(args[0]); err != nil {
-			return a.usage("%w", err)
+		list := "" // all of them
+		switch {
+		case *merged == (len(args) == 1):
+			return a.usage("export one list, or --merged")
+		case !*merged:
+			if list = args[0]; checkRef(list) != nil {
+				return a.usage("%w", checkRef(list))
+			}
 		}
 		if a.json && *output == "-" {
 			return a.usage("--json needs --output FILE: the hashes go to standard output")
@@ -347,8 +358,10 @@ exported is yours to guard. A list of partner data is not exported.
 			return err
 		}
 		defer n.Close()
-		if err := a.tellWhose(cmd.Context(), n, args[0]); err != nil {
-			return err
+		if list != "" {
+			if err := a.tellWhose(cmd.Context(), n, list); err != nil {
+				return err
+			}
 		}
 		if *output != "-" {
 			// Under another name until it is complete.
@@ -362,7 +375,7 @@ exported is yours to guard. A list of partner data is not exported.
 			}
 			defer os.Remove(part)
 			defer f.Close()
-			sum, err := a.export(cmd.Context(), n, args[0], *format, f)
+			sum, err := a.export(cmd.Context(), n, list, *format, f)
 			if err == nil {
 				err = f.Sync()
 			}
@@ -377,7 +390,7 @@ exported is yours to guard. A list of partner data is not exported.
 			}
 			return a.printExport(sum, *output, *format)
 		}
-		sum, err := a.export(cmd.Context(), n, args[0], *format, a.out)
+		sum, err := a.export(cmd.Context(), n, list, *format, a.out)
 		if err != nil {
 			return err
 		}
@@ -404,7 +417,7 @@ func (a *app) tellWhose(ctx context.Context, n *node, list string) error {
 func (a *app) export(ctx context.Context, n *node, list, format string, w io.Writer) (*pb.ExportResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := n.lists.Export(ctx, &pb.ExportRequest{List: list, Format: format})
+	stream, err := n.lists.Export(ctx, &pb.ExportRequest{List: list, Format: format, Merged: list == ""})
 	if err != nil {
 		return nil, err
 	}

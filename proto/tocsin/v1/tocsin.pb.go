@@ -3051,7 +3051,9 @@ type ExportRequest struct {
 	// Name or address.
 	List string `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
 	// Name of the format.
-	Format        string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	Format string `protobuf:"bytes,2,opt,name=format,proto3" json:"format,omitempty"`
+	// In the place of a list: what this node makes of all lists of servers together.
+	Merged        bool `protobuf:"varint,3,opt,name=merged,proto3" json:"merged,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3098,6 +3100,13 @@ func (x *ExportRequest) GetFormat() string {
 		return x.Format
 	}
 	return ""
+}
+
+func (x *ExportRequest) GetMerged() bool {
+	if x != nil {
+		return x.Merged
+	}
+	return false
 }
 
 // ExportResponse is a piece of the exported file.
@@ -6225,10 +6234,11 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\n" +
 	"RefusedRow\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\x04R\x04line\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\";\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"S\n" +
 	"\rExportRequest\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x16\n" +
-	"\x06format\x18\x02 \x01(\tR\x06format\"u\n" +
+	"\x06format\x18\x02 \x01(\tR\x06format\x12\x16\n" +
+	"\x06merged\x18\x03 \x01(\bR\x06merged\"u\n" +
 	"\x0eExportResponse\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x16\n" +
 	"\x06hashes\x18\x02 \x01(\x04R\x06hashes\x12\x19\n" +
