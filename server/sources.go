@@ -279,8 +279,27 @@ func AskAboutSource(reviews hashlist.Reviews) func(context.Context, source.Sourc
 		summary := fmt.Sprintf("Run %d of source %s would add %d, change %d and take back %d: %s. `tocsin sources show %[2]s` has the preview.",
 			r.Number, s.Name, r.Added, r.Changed, r.Retracted, r.Why)
 		_, err = reviews.AddReview(ctx, hashlist.Review{
-			ID: fmt.Sprintf("source-%s-%d", s.Name, r.Number), Kind: hashlist.ReviewSource, At: r.Ended, List: s.List, Summary: summary, Body: body,
+			ID: sourceReview(s.Name, r.Number), Kind: hashlist.ReviewSource, At: r.Ended, List: s.List, Summary: summary, Body: body,
 		})
+		return err
+	}
+}
+
+func sourceReview(name string, run uint64) string { return fmt.Sprintf("source-%s-%d", name, run) }
+
+// SettleSource closes the review of a run that was decided elsewhere, or that a later one has replaced. It is what
+// source.Config.Settle is set to where Ask is AskAboutSource.
+func SettleSource(reviews hashlist.Reviews) func(context.Context, string, uint64) error {
+	return func(ctx context.Context, name string, run uint64) error {
+		_, err := reviews.ChangeReview(ctx, sourceReview(name, run), func(r *hashlist.Review) error {
+			if r.State.Waiting() {
+				r.State = hashlist.ReviewClosed
+			}
+			return nil
+		})
+		if errors.Is(err, hashlist.ErrNoReview) {
+			return nil
+		}
 		return err
 	}
 }

@@ -31,7 +31,7 @@ func withSources(t *testing.T, change ...func(*source.Config)) func(*Config) {
 		t.Cleanup(func() { client.CloseIdleConnections(); db.Close() })
 		cfg := source.Config{
 			Lists: c.Lists, Store: db, Issuer: c.Issuer, Origin: c.Origin, Client: client, Loopback: true, Dir: t.TempDir(),
-			Log: slog.New(slog.DiscardHandler), Ask: AskAboutSource(db),
+			Log: slog.New(slog.DiscardHandler), Ask: AskAboutSource(db), Settle: SettleSource(db),
 		}
 		for _, f := range change {
 			f(&cfg)
@@ -125,6 +125,9 @@ func TestSourceService(t *testing.T) {
 	reviews, err = n.cfg.Reviews.Reviews(ctx, hashlist.ReviewSelection{})
 	if err != nil || len(reviews) != 2 {
 		t.Fatalf("%+v, %v", reviews, err)
+	}
+	if reviews[0].State != hashlist.ReviewClosed || reviews[1].State != hashlist.ReviewOpen {
+		t.Errorf("what was decided is %v in the queue, and what was not %v", reviews[0].State, reviews[1].State)
 	}
 	full, _, err := n.cfg.Reviews.FindReview(ctx, reviews[1].ID)
 	if err != nil {

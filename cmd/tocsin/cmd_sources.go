@@ -28,6 +28,7 @@ func (c *config) openSources(ctx context.Context, dir string, log *slog.Logger, 
 	return source.Open(ctx, source.Config{
 		Lists: lists, Store: db, Issuer: issuer, Origin: c.Node.Origin, Client: guarded.Client(guarded.Options{Loopback: c.Federation.Loopback}),
 		Loopback: c.Federation.Loopback, Dir: dir, Offline: issuer.offline, Version: version, Log: log, Ask: server.AskAboutSource(db),
+		Settle: server.SettleSource(db),
 	})
 }
 

@@ -40,6 +40,8 @@ type Config struct {
 
 	// Ask tells a person that a run waits for them; nil for nobody. It may be called again with the same run.
 	Ask func(ctx context.Context, s Source, r Run) error
+	// Settle tells that a run waits no more, however that came; nil for nobody.
+	Settle func(ctx context.Context, source string, run uint64) error
 
 	// For tests; 0 for the package's own.
 	RunTime, Idle time.Duration
@@ -410,7 +412,18 @@ func (k *Keeper) settle(ctx context.Context, s *Source, as RunState, who string)
 			}
 		}
 	}
+	k.settled(ctx, s.Name, s.Pending)
 	return k.cfg.Store.DropPlan(ctx, s.Name, s.Pending)
+}
+
+// settled tells whoever was asked that there is nothing left to decide.
+func (k *Keeper) settled(ctx context.Context, name string, run uint64) {
+	if k.cfg.Settle == nil {
+		return
+	}
+	if err := k.cfg.Settle(ctx, name, run); err != nil {
+		k.log.Error("a run that is decided may still wait in the queue of reviews", "source", name, "run", run, "error", err)
+	}
 }
 
 // Run reads sources as they become due until ctx ends, one after the other. It must be called once.

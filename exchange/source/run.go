@@ -341,6 +341,7 @@ func (k *Keeper) done(ctx context.Context, s *Source, r *Run) error {
 	if err := k.save(ctx, s); err != nil {
 		return err
 	}
+	k.settled(ctx, s.Name, r.Number)
 	return k.cfg.Store.DropPlan(ctx, s.Name, r.Number)
 }
 
