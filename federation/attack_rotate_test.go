@@ -9,9 +9,19 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mr-tron/base58"
+
 	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 )
+
+// backed is a key for which an older one has signed.
+func backed(m object, old *federation.Issuer, secret ed25519.PrivateKey) object {
+	text := "tocsin key succession 1\n" + old.Actor() + "\n" + m["publicKeyMultibase"].(string) + "\n"
+	return with(m, object{
+		"succeeds": old.Actor() + "#" + federation.Multikey(old.PublicKey()), "successionProof": "z" + base58.Encode(ed25519.Sign(secret, []byte(text))),
+	})
+}
 
 // TestAttackKeys: what can be done with keys that are replaced, were stolen, or are too many.
 func TestAttackKeys(t *testing.T) {
@@ -87,8 +97,11 @@ func TestAttackKeys(t *testing.T) {
 		b.followed(n)
 		reached(t, n, b.list, 1)
 		next := newKey()
-		b.document(user, b.person(user, method(b.origin+user, b.secret), method(b.origin+user, next)))
-		var err error
+		old, err := federation.NewIssuer(b.origin+user, b.secret)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.document(user, b.person(user, method(b.origin+user, b.secret), backed(method(b.origin+user, next), old, b.secret)))
 		if b.issuer, err = federation.NewIssuer(b.origin+user, next); err != nil {
 			t.Fatal(err)
 		}

@@ -38,7 +38,11 @@ func (n *Node) describe(mux *http.ServeMux) {
 		if len(keys) == 0 {
 			return nil, nil
 		}
-		return o.personDocument(ourPerson{r.PathValue("name"), keys})
+		p := ourPerson{Name: r.PathValue("name"), Keys: keys, Marks: n.KeyMarks(personActor(n.cfg.Origin, r.PathValue("name")))}
+		if list := listActor(n.cfg.Origin, TrustList); n.isPublished(list) {
+			p.Trust = list
+		}
+		return o.personDocument(p)
 	}))
 	mux.HandleFunc("GET /lists/{name}", activity(func(r *http.Request) ([]byte, error) {
 		d, ok := n.published(listActor(n.cfg.Origin, r.PathValue("name")))
@@ -138,10 +142,10 @@ func (n *Node) IssuerKeys(issuer string) []Key {
 // adopt makes public the key of one of this node's issuers, if it is not. The one before is
 // replaced from now on.
 func (n *Node) adopt(ctx context.Context, issuer string, public ed25519.PublicKey) error {
-	return n.rotate(ctx, issuer, public, time.Time{})
+	return n.rotate(ctx, issuer, public, nil, time.Time{})
 }
 
-func (n *Node) rotate(ctx context.Context, issuer string, public ed25519.PublicKey, compromised time.Time) error {
+func (n *Node) rotate(ctx context.Context, issuer string, public ed25519.PublicKey, old *Issuer, compromised time.Time) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.stamp()
@@ -167,6 +171,12 @@ func (n *Node) rotate(ctx context.Context, issuer string, public ed25519.PublicK
 	}
 	if !known {
 		changed = append(changed, Key{Issuer: issuer, Method: method, Public: public, Seen: now})
+		// A key that was in other hands backs nothing: whoever had it could back a key of theirs.
+		if old != nil && compromised.IsZero() {
+			if err := n.saveMarkLocked(ctx, backing(issuer, public, old, now)); err != nil {
+				return err
+			}
+		}
 	}
 	return n.saveKeysLocked(ctx, issuer, changed)
 }
@@ -176,15 +186,19 @@ func (n *Node) rotate(ctx context.Context, issuer string, public ed25519.PublicK
 // compromised: then what was said since then counts no more, here and, as they learn of it, at
 // followers. Zero if they were not.
 //
+// old signs with the key of now, which backs the new one before others, so that
+// they take it without asking; nil if it is not at hand or was in other hands. Then what the new key signs
+// waits at each of them until a person has compared fingerprints.
+//
 // The caller makes the statements that follow with the new key, and keeps its private half.
-func (n *Node) RotateIssuerKey(ctx context.Context, issuer string, public ed25519.PublicKey, compromised time.Time) error {
+func (n *Node) RotateIssuerKey(ctx context.Context, issuer string, public ed25519.PublicKey, old *Issuer, compromised time.Time) error {
 	if len(n.IssuerKeys(issuer)) == 0 || !n.ours(issuer) {
 		return fmt.Errorf("%w: %s is no issuer of this node", ErrState, issuer)
 	}
 	if compromised.After(n.now()) {
 		return fmt.Errorf("%w: the key cannot have been in other hands since %s, which is to come", ErrState, compromised.Format(time.RFC3339))
 	}
-	if err := n.rotate(ctx, issuer, public, compromised); err != nil {
+	if err := n.rotate(ctx, issuer, public, old, compromised); err != nil {
 		return err
 	}
 	return n.announceActors(ctx)

@@ -35,6 +35,7 @@ type subscription struct {
 	// by whichever way they come. It is never held while another server is waited for.
 	mu      sync.Mutex
 	f       Follow
+	terms   Terms
 	actor   *remoteActor // what f.Actor says
 	tree    tree         // of what was taken over
 	unsure  bool         // more leaves may be stored than are in tree: writing them failed, or seemed to
@@ -83,13 +84,26 @@ func (n *Node) updateLocked(ctx context.Context, s *subscription, change func(*F
 // what it answers is found in Follows. Matches of the list may come to at most
 // most here; 0 leaves that as it was, or is reject. Following a list that is followed already changes that and nothing else.
 func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict) (FollowStatus, error) {
+	return n.followOn(ctx, address, most, func(t *Terms) { t.TrustOnly = false })
+}
+
+// FollowByTrust is Follow, and says whether those who write to the list are believed as far as they are vouched for
+// alone, or also because it is followed.
+func (n *Node) FollowByTrust(ctx context.Context, address string, most hashlist.Verdict, byTrust bool) (FollowStatus, error) {
+	return n.followOn(ctx, address, most, func(t *Terms) { t.TrustOnly, t.ByTrust = false, byTrust })
+}
+
+// followOn follows a list on terms that say makes of those that it was followed on before.
+func (n *Node) followOn(ctx context.Context, address string, most hashlist.Verdict, say func(*Terms)) (FollowStatus, error) {
 	if most > hashlist.VerdictReject {
 		return FollowStatus{}, fmt.Errorf("%w: what its matches may come to is none of allow, flag, hold and reject", ErrState)
 	}
 	// How far a list is heeded is decided here: its publisher need not be there for it.
-	if s, err := n.subscription(address); err == nil && most != 0 {
-		if f := s.follow(); f.State == FollowAccepted || f.State == FollowDiverged {
-			return n.heed(ctx, s, most)
+	if s, err := n.subscription(address); err == nil {
+		f, before := s.follow(), n.termsOf(address)
+		after := before
+		if say(&after); before.TrustOnly == after.TrustOnly && (most != 0 || before != after) && (f.State == FollowAccepted || f.State == FollowDiverged) {
+			return n.heed(ctx, s, cmp.Or(most, f.Most), after)
 		}
 	}
 	iri, err := n.fetch.resolve(ctx, address)
@@ -111,18 +125,30 @@ func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict
 	n.mu.Lock()
 	s := n.follows[iri]
 	if s == nil {
-		s = &subscription{poke: make(chan struct{}, 1), f: Follow{List: iri}}
+		s = &subscription{poke: make(chan struct{}, 1), f: Follow{List: iri}, terms: n.terms[iri]}
 		n.follows[iri] = s
 	}
 	n.mu.Unlock()
 	s.mu.Lock()
-	err = n.updateLocked(ctx, s, func(f *Follow) {
-		f.Most, f.Actor = cmp.Or(most, f.Most, hashlist.VerdictReject), actor.Raw
-		if f.State != FollowAccepted && f.State != FollowDiverged {
-			f.ID, f.State, f.Told = n.cfg.Origin+"/follows/"+token(), FollowAsked, false
-			f.Asked, f.Answered, f.Trouble = n.stamp(), time.Time{}, ""
+	after := s.terms
+	after.List = iri
+	say(&after)
+	if s.f.State != 0 && s.terms.TrustOnly && !after.TrustOnly {
+		// What was passed over until now is read from the start.
+		if err = n.cfg.Peers.DropLeaves(ctx, iri); err == nil {
+			s.tree, s.unsure, s.shown = tree{}, false, 0
 		}
-	})
+	}
+	err = cmp.Or(err, n.setTerms(ctx, s, after))
+	if err == nil {
+		err = n.updateLocked(ctx, s, func(f *Follow) {
+			f.Most, f.Actor = cmp.Or(most, f.Most, hashlist.VerdictReject), actor.Raw
+			if f.State != FollowAccepted && f.State != FollowDiverged {
+				f.ID, f.State, f.Told = n.cfg.Origin+"/follows/"+token(), FollowAsked, false
+				f.Asked, f.Answered, f.Trouble = n.stamp(), time.Time{}, ""
+			}
+		})
+	}
 	if err != nil {
 		empty := s.f.State == 0
 		s.mu.Unlock()
@@ -141,9 +167,12 @@ func (n *Node) Follow(ctx context.Context, address string, most hashlist.Verdict
 }
 
 // heed changes how far a list is heeded.
-func (n *Node) heed(ctx context.Context, s *subscription, most hashlist.Verdict) (FollowStatus, error) {
+func (n *Node) heed(ctx context.Context, s *subscription, most hashlist.Verdict, t Terms) (FollowStatus, error) {
 	s.mu.Lock()
-	err := n.updateLocked(ctx, s, func(f *Follow) { f.Most = most })
+	err := n.setTerms(ctx, s, t)
+	if err == nil {
+		err = n.updateLocked(ctx, s, func(f *Follow) { f.Most = most })
+	}
 	n.heedLocked(s)
 	s.mu.Unlock()
 	if err != nil {
@@ -155,11 +184,16 @@ func (n *Node) heed(ctx context.Context, s *subscription, most hashlist.Verdict)
 // heedLocked lets a list act as far as it is to. One that was asked for does not until
 // that is accepted, also if it was followed before.
 func (n *Node) heedLocked(s *subscription) {
-	most := s.f.Most
-	if s.f.State == FollowAsked || s.f.State == FollowEnded {
-		most = 0
+	most, direct := s.f.Most, hashlist.DirectBelief(s.f.Most)
+	counts := s.f.State != FollowAsked && s.f.State != FollowEnded
+	if !counts || s.terms.TrustOnly {
+		most, direct = 0, 0
 	}
-	n.cfg.Lists.Heed(s.f.List, most, hashlist.DirectBelief(most))
+	if s.terms.ByTrust {
+		direct = 0
+	}
+	n.cfg.Lists.Heed(s.f.List, most, direct)
+	n.cfg.Lists.Rely(s.f.List, counts && s.terms.TrustOnly)
 }
 
 // begin sees to it that a list is attended to.
@@ -243,7 +277,7 @@ func (n *Node) Follows() []FollowStatus {
 func (n *Node) followStatus(s *subscription) FollowStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := FollowStatus{Follow: s.f, Position: uint64(s.tree.size), HeadSize: uint64(max(s.shown, s.tree.size)), Checked: s.checked}
+	v := FollowStatus{Follow: s.f, Terms: s.terms, Position: uint64(s.tree.size), HeadSize: uint64(max(s.shown, s.tree.size)), Checked: s.checked}
 	if s.actor != nil {
 		v.Name, v.Summary, v.Issuers = s.actor.Name, s.actor.Summary, s.actor.Writers
 	}

@@ -191,7 +191,7 @@ func interopFollow(t *testing.T, peer *fedify, n *node, scheme string) {
 	if n.issuer, err = federation.NewIssuer(n.issuer.Actor(), secret); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.RotateIssuerKey(t.Context(), n.issuer.Actor(), n.issuer.PublicKey(), time.Time{}); err != nil {
+	if err := n.RotateIssuerKey(t.Context(), n.issuer.Actor(), n.issuer.PublicKey(), nil, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	interopPushed(t, peer, n, list, scheme, 5, []hashlist.Statement{n.ban(list, pdq(t, 4))})

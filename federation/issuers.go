@@ -63,6 +63,7 @@ func (n *Node) keep(ctx context.Context, a *remoteActor) error {
 		old[k.Method] = k
 	}
 	var changed []Key
+	var doubted []Key
 	have, tooMany := len(n.keys[a.ID]), false
 	for _, m := range a.Methods {
 		k, known := old[m.ID]
@@ -75,7 +76,14 @@ func (n *Node) keep(ctx context.Context, a *remoteActor) error {
 			have++
 			k = Key{Issuer: a.ID, Method: m.ID, Public: m.Public, Seen: now}
 			if len(n.keys[a.ID]) > 0 {
-				n.log.Warn("an issuer has a new key: ask them over another way whether it is theirs", "issuer", a.ID, "key", m.ID)
+				// Before the key itself: one that was saved without its mark would pass for one of the first.
+				mark := n.weighKey(a, m, now)
+				if err := n.saveMarkLocked(ctx, mark); err != nil {
+					return err
+				}
+				if k.State = mark.State; k.State == KeyDoubted {
+					doubted = append(doubted, k)
+				}
 			}
 		}
 		if !known || !k.Expires.Equal(m.Expires) || !k.Revoked.Equal(m.Revoked) {
@@ -93,7 +101,13 @@ func (n *Node) keep(ctx context.Context, a *remoteActor) error {
 			changed = append(changed, k)
 		}
 	}
-	if err := n.saveKeysLocked(ctx, a.ID, changed); err != nil || !tooMany {
+	err := n.saveKeysLocked(ctx, a.ID, changed)
+	if err == nil && n.cfg.Doubt != nil {
+		for _, k := range doubted {
+			n.cfg.Doubt(ctx, k)
+		}
+	}
+	if err != nil || !tooMany {
 		return err
 	}
 	return fmt.Errorf("%w: %s has had more than %d keys", ErrRemote, a.ID, maxKeys)
@@ -114,6 +128,7 @@ func (n *Node) saveKeysLocked(ctx context.Context, issuer string, changed []Key)
 }
 
 func (n *Node) putKeyLocked(c Key) {
+	c.State = n.marks[c.Method].State
 	for i, k := range n.keys[c.Issuer] {
 		if k.Method == c.Method {
 			all := append([]Key(nil), n.keys[c.Issuer]...) // others hold the slice

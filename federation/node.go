@@ -43,6 +43,10 @@ type Config struct {
 	Now       func() time.Time  // nil for time.Now
 	Log       *slog.Logger      // nil for slog.Default. It gets no hash of a list.
 	Version   string
+
+	// Doubt is told of each key that an issuer of another node shows beside those it had,
+	// and that none of them backs, once it is on the disk. It may be nil, and must not call the Node.
+	Doubt func(ctx context.Context, k Key)
 }
 
 // LocalIssuer is an admin of this node.
@@ -106,13 +110,17 @@ type Node struct {
 	followers map[string]map[string]*Follower // by list, then actor
 	outlets   map[string]*outlet              // by inbox
 	keys      map[string][]Key                // by issuer, ours and others'; newest first
-	sequences map[string]*sequence            // of this node's lists, by list
-	upTo      uint64                          // place in the log that the sequences reflect
-	dirty     map[string]map[string]bool      // followers whose Position is to be saved: list, actor
-	letters   map[[2]string]*Letter           // by statement and actor
-	carriers  map[string]chan struct{}        // by origin: wakes who brings the letters there
-	run       context.Context                 // while Run runs
-	running   sync.WaitGroup                  // what Run waits for
+	marks     map[string]KeyMark              // by method
+	terms     map[string]Terms                // by list
+	// trustLists are where issuers of others tell whom they believe, by issuer.
+	trustLists map[string]string
+	sequences  map[string]*sequence       // of this node's lists, by list
+	upTo       uint64                     // place in the log that the sequences reflect
+	dirty      map[string]map[string]bool // followers whose Position is to be saved: list, actor
+	letters    map[[2]string]*Letter      // by statement and actor
+	carriers   map[string]chan struct{}   // by origin: wakes who brings the letters there
+	run        context.Context            // while Run runs
+	running    sync.WaitGroup             // what Run waits for
 }
 
 // New returns the node. What it has agreed with others is read from cfg.Peers, and cfg.Lists is told
@@ -147,6 +155,7 @@ func New(ctx context.Context, cfg Config) (*Node, error) {
 		letterPaces: cacheOf[string, *rate.Limiter](maxOrigins), disputePaces: cacheOf[string, *rate.Limiter](maxOrigins),
 		strangers: cacheOf[string, []proofKey](keysOfStrange), carrying: semaphore.NewWeighted(maxCarried),
 		letters: map[[2]string]*Letter{}, carriers: map[string]chan struct{}{},
+		marks: map[string]KeyMark{}, terms: map[string]Terms{}, trustLists: map[string]string{},
 		keys: map[string][]Key{}, sequences: map[string]*sequence{}, dirty: map[string]map[string]bool{},
 	}
 	// What came before the start is remembered by nobody, so signatures from before it are not believed.
@@ -175,11 +184,26 @@ func cacheOf[K comparable, V any](size int) *lru.Cache[K, V] {
 
 // load reads what the node has agreed with others.
 func (n *Node) load(ctx context.Context) error {
+	marks, err := n.cfg.Peers.KeyMarks(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range marks {
+		n.marks[m.Method] = m
+	}
+	terms, err := n.cfg.Peers.Terms(ctx)
+	if err != nil {
+		return err
+	}
+	for _, t := range terms {
+		n.terms[t.List] = t
+	}
 	keys, err := n.cfg.Peers.Keys(ctx)
 	if err != nil {
 		return err
 	}
 	for _, k := range keys {
+		k.State = n.marks[k.Method].State
 		n.keys[k.Issuer] = append(n.keys[k.Issuer], k)
 	}
 	for _, i := range n.cfg.Issuers {
@@ -197,7 +221,7 @@ func (n *Node) load(ctx context.Context) error {
 		return err
 	}
 	for _, f := range follows {
-		s := &subscription{f: f, poke: make(chan struct{}, 1)}
+		s := &subscription{f: f, terms: n.terms[f.List], poke: make(chan struct{}, 1)}
 		if s.actor, err = readActor(f.Actor); err != nil {
 			return fmt.Errorf("the followed list %s: %w", f.List, err)
 		}
@@ -248,6 +272,7 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 	n.spawnLocked(n.flush)
 	n.carryAllLocked()
+	n.spawnLocked(n.rely)
 	n.mu.Unlock()
 
 	err := n.watch(ctx)

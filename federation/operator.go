@@ -25,6 +25,7 @@ var (
 // FollowStatus is a follow and how far it has come.
 type FollowStatus struct {
 	Follow
+	Terms    Terms
 	Name     string    // the list's name, as its publisher calls it; may be empty
 	Summary  string    // what is on it, in the publisher's words
 	Issuers  []string  // IRIs of those who may write to it

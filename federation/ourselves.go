@@ -43,6 +43,9 @@ var actorContext = []any{
 		"Label":                     "tocsin:Label",
 		"log":                       map[string]string{"@id": "tocsin:log", "@type": "@id"},
 		"head":                      map[string]string{"@id": "tocsin:head", "@type": "@id"},
+		"trust":                     map[string]string{"@id": "tocsin:trust", "@type": "@id"},
+		"succeeds":                  map[string]string{"@id": "tocsin:succeeds", "@type": "@id"},
+		"successionProof":           "tocsin:successionProof",
 	},
 }
 
@@ -59,6 +62,9 @@ type ourselves struct {
 type ourPerson struct {
 	Name string // as in ORIGIN/users/NAME
 	Keys []Key  // Public, Expires and Revoked count. Retired ones stay, so that others can check what they signed.
+	// Marks are of these keys, by method: which one backs which.
+	Marks map[string]KeyMark
+	Trust string // IRI of the list of those for whom they vouch, "" for none that others may read
 }
 
 // ourList is a list that others may follow.
@@ -91,6 +97,7 @@ type actorDocument struct {
 	Tag               []label      `json:"tag,omitempty"`
 	Log               string       `json:"log,omitempty"`
 	Head              string       `json:"head,omitempty"`
+	Trust             string       `json:"trust,omitempty"`
 }
 
 type endpoints struct {
@@ -111,6 +118,8 @@ type multikey struct {
 	Public     string `json:"publicKeyMultibase"`
 	Expires    string `json:"expires,omitempty"`
 	Revoked    string `json:"revoked,omitempty"`
+	Old        string `json:"succeeds,omitempty"`
+	Proof      string `json:"successionProof,omitempty"`
 }
 
 // nodeDocument is the actor that signs the node's requests. It is served to everybody without
@@ -140,8 +149,11 @@ func (o ourselves) personDocument(p ourPerson) ([]byte, error) {
 	a.PreferredUsername, a.Name = p.Name, p.Name
 	a.ManuallyApproves = true
 	for _, k := range p.Keys {
-		a.AssertionMethod = append(a.AssertionMethod, publishKey(a.ID, k))
+		m := publishKey(a.ID, k)
+		m.Old, m.Proof = p.Marks[m.ID].Old, p.Marks[m.ID].Proof
+		a.AssertionMethod = append(a.AssertionMethod, m)
 	}
+	a.Trust = p.Trust
 	return marshal(a)
 }
 

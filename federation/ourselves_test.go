@@ -38,7 +38,7 @@ func ourActors(t testing.TB) map[string][]byte {
 	}
 	raw, err := o.nodeDocument()
 	add("Application", raw, err)
-	raw, err = o.personDocument(ourPerson{"alice", []Key{{Public: o.HeadKey}, {Public: retired, Expires: expired, Revoked: revoked}}})
+	raw, err = o.personDocument(ourPerson{Name: "alice", Keys: []Key{{Public: o.HeadKey}, {Public: retired, Expires: expired, Revoked: revoked}}})
 	add("Person", raw, err)
 	raw, err = o.listDocument(ourList{
 		Name: "csam", Title: "CSAM", Summary: "known <material>", Writers: []string{actor}, Labels: []string{"csam", "ncii"},
@@ -62,7 +62,7 @@ func TestOurActors(t *testing.T) {
 			ID: actor, Type: "Person", Name: "alice", PreferredUsername: "alice", Inbox: actor + "/inbox", Outbox: actor + "/outbox", ManuallyApproves: true,
 			Methods: []proofKey{
 				{ID: actor + "#" + multikey, Controller: actor, Public: o.HeadKey},
-				{actor + "#" + Multikey(retired), actor, retired, time.Date(2026, 5, 1, 11, 0, 0, 0, time.UTC), revoked},
+				{ID: actor + "#" + Multikey(retired), Controller: actor, Public: retired, Expires: time.Date(2026, 5, 1, 11, 0, 0, 0, time.UTC), Revoked: revoked},
 			},
 		}, {
 			ID: list, Type: "Service", Name: "CSAM", Summary: "known <material>", PreferredUsername: "csam", Inbox: list + "/inbox", Outbox: list + "/outbox",

@@ -3,6 +3,7 @@ package federation
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -79,6 +80,47 @@ type Key struct {
 	Seen    time.Time         // when this node first saw it
 	Expires time.Time         // proofs made then or later do not count; zero for never
 	Revoked time.Time         // it was in other hands from then on: what was signed then or later does not count; zero for never
+	State   KeyState          // is not saved with it: see KeyMark
+}
+
+// KeyState says how far this node takes a key for its issuer's. The numbers are stored in
+// databases: they are never reused.
+type KeyState uint8
+
+// The states of a key.
+const (
+	KeyFirst    KeyState = 0 // there when this node met the issuer
+	KeyBacked   KeyState = 1 // signed for by one that was taken for the issuer's
+	KeyDoubted  KeyState = 2 // came later, and only the issuer's server says that it is theirs: what it signs waits
+	KeyVerified KeyState = 3 // a person has compared its fingerprint with the issuer's
+)
+
+var keyStates = [...]string{"first", "backed", "doubted", "verified"}
+
+// String returns first, backed, doubted or verified.
+func (s KeyState) String() string {
+	if int(s) < len(keyStates) {
+		return keyStates[s]
+	}
+	return fmt.Sprintf("key state(%d)", uint8(s))
+}
+
+// KeyMark is what this node found out of a key, of its own issuers or others'.
+type KeyMark struct {
+	Issuer string   // IRI
+	Method string   // IRI of the key, as in Key
+	State  KeyState // KeyBacked, KeyDoubted or KeyVerified
+	At     time.Time
+	Who    string // who compared it, at most 128 bytes; "" for nobody
+	Old    string // IRI of the key that backs it, "" for none
+	Proof  string // by Old, at most 128 bytes; see succession
+}
+
+// Terms say what a followed list counts for, beside Follow.Most.
+type Terms struct {
+	List      string // IRI
+	ByTrust   bool   // those who write to it are believed as far as they are vouched for, and not because it is followed
+	TrustOnly bool   // it was followed by this node itself, for whom its issuers vouch for: nothing else of it is taken over
 }
 
 // Peers keeps what a node has agreed with others. Methods may be called
@@ -122,4 +164,10 @@ type Peers interface {
 
 	Keys(context.Context) ([]Key, error)   // by Issuer, then Method
 	SaveKeys(context.Context, []Key) error // new ones, or in the place of those of the same Method; all or none
+
+	KeyMarks(context.Context) ([]KeyMark, error) // by Method
+	SaveKeyMark(context.Context, KeyMark) error  // a new one, or in the place of the one of the same Method; its key need not be there
+
+	Terms(context.Context) ([]Terms, error) // by List
+	SaveTerms(context.Context, Terms) error // new ones, or in the place of those of the same List, which need not be followed
 }

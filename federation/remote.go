@@ -39,6 +39,7 @@ type remoteActor struct {
 	Log               string     // of a list: its statements in order
 	Head              string     // of a list: the signed head of its log
 	Writers           []string   // attributedTo: of a list, who may write to it
+	Trust             string     // of an issuer: the list of those for whom they vouch
 	PublicKeys        []rsaKey   // for requests
 	Methods           []proofKey // for proofs
 	ManuallyApproves  bool
@@ -59,6 +60,7 @@ type proofKey struct {
 	Public     ed25519.PublicKey
 	Expires    time.Time // UTC, whole microseconds; zero for never, as Revoked
 	Revoked    time.Time
+	Old, Proof string // the key that backs it, and its proof; "" for none
 }
 
 // publicKey returns the key for requests with an ID, nil if the actor does not list it.
@@ -127,6 +129,7 @@ func readActor(raw []byte) (*remoteActor, error) {
 	a.Followers = r.ours("followers", o.reference("followers"))
 	a.Log = r.ours("log", o.reference("log"))
 	a.Head = r.ours("head", o.reference("head"))
+	a.Trust = r.ours("trust", o.reference("trust"))
 	for _, w := range o.references("attributedTo", maxWriters) {
 		a.Writers = append(a.Writers, r.ours("attributedTo", w))
 	}
@@ -239,6 +242,7 @@ func (r actorReader) methods() []proofKey {
 		}
 		m := proofKey{ID: r.ours("id of an assertionMethod", o.text("id")), Controller: o.text("controller"), Public: public}
 		m.Expires, m.Revoked = o.moment("expires"), o.moment("revoked")
+		m.Old, m.Proof = o.loose("succeeds"), o.loose("successionProof")
 		switch {
 		case o.err != nil:
 			// What cannot be read may be the revocation.

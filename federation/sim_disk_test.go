@@ -50,7 +50,7 @@ func failWrite(t *testing.T, net *simNet, counts, dies, storeFirst bool, write i
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := a.living().RotateIssuerKey(t.Context(), a.issuer.Actor(), public, time.Time{}); err != nil {
+		if err := a.living().RotateIssuerKey(t.Context(), a.issuer.Actor(), public, nil, time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 	}

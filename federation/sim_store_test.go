@@ -30,13 +30,15 @@ type simDisk struct {
 	positions map[[2]string]uint64              // saved, and lost with the power
 	peers     map[string]federation.Peer
 	keys      map[string]federation.Key
+	marks     map[string]federation.KeyMark
+	terms     map[string]federation.Terms
 }
 
 func newSimDisk() *simDisk {
 	return &simDisk{
 		byID: map[string]uint64{}, follows: map[string]federation.Follow{}, leaves: map[string][][32]byte{},
 		followers: map[[2]string]federation.Follower{}, positions: map[[2]string]uint64{}, peers: map[string]federation.Peer{},
-		keys: map[string]federation.Key{},
+		keys: map[string]federation.Key{}, marks: map[string]federation.KeyMark{}, terms: map[string]federation.Terms{},
 	}
 }
 
@@ -234,6 +236,32 @@ func (s *simStore) SavePositions(_ context.Context, all []federation.Follower) e
 		}
 		return nil
 	})
+}
+
+// SaveKeyMark implements federation.Peers.
+func (s *simStore) SaveKeyMark(_ context.Context, m federation.KeyMark) error {
+	s.check(strings.HasPrefix(m.Method, m.Issuer+"#") && m.State >= federation.KeyBacked && m.State <= federation.KeyVerified, "mark %+v", m)
+	s.moment("time of marking", m.At, true)
+	return s.write(func() error { s.marks[m.Method] = m; return nil })
+}
+
+// KeyMarks implements federation.Peers.
+func (s *simStore) KeyMarks(context.Context) ([]federation.KeyMark, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sorted(s.marks, func(a, b federation.KeyMark) int { return strings.Compare(a.Method, b.Method) }), nil
+}
+
+// SaveTerms implements federation.Peers.
+func (s *simStore) SaveTerms(_ context.Context, t federation.Terms) error {
+	return s.write(func() error { s.terms[t.List] = t; return nil })
+}
+
+// Terms implements federation.Peers.
+func (s *simStore) Terms(context.Context) ([]federation.Terms, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return sorted(s.terms, func(a, b federation.Terms) int { return strings.Compare(a.List, b.List) }), nil
 }
 
 // SavePeer implements federation.Peers.

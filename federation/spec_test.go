@@ -41,7 +41,7 @@ func TestSpec(t *testing.T) {
 	}
 	if want := []hashlist.Kind{
 		hashlist.AddHashes, hashlist.AddAccounts, hashlist.AddInstances, hashlist.AddContent, hashlist.Retraction, hashlist.Retraction,
-		hashlist.DefineList, hashlist.Confirmation, hashlist.Dispute,
+		hashlist.DefineList, hashlist.Confirmation, hashlist.Dispute, hashlist.Vouch,
 	}; !slices.Equal(kinds, want) {
 		t.Errorf("examples are of the kinds %v, want %v", kinds, want)
 	}

@@ -2,6 +2,7 @@ package federation
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -22,6 +23,7 @@ type opened struct {
 	signed    []byte
 	err       error
 	unknown   bool // of a kind this program does not know, or by a key that counted no more
+	doubted   Key  // the key that signed it, if nobody knows yet whether it is the issuer's
 }
 
 // take takes over what is new on a page: it checks every statement, and the
@@ -71,10 +73,25 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 	var records []hashlist.Record
 	var leaves [][32]byte
 	var unknown uint64
+	var waits error // what follows is not taken over yet
 	received := n.stamp()
 	for i, o := range all {
 		if o.err != nil {
 			return fmt.Errorf("%w: statement %d of %s: %w", ErrRemote, was+int64(i), s.f.List, o.err)
+		}
+		if o.doubted.Issuer != "" {
+			waits = &doubtError{o.doubted.Issuer, s.f.List}
+			break
+		}
+		if s.terms.TrustOnly && !o.unknown {
+			if was+int64(i) >= maxRelied {
+				return fmt.Errorf("%w: %s has more than %d statements, too many of whom its issuers vouch for", ErrRemote, s.f.List, maxRelied)
+			}
+			switch o.statement.Kind {
+			case hashlist.Vouch, hashlist.Retraction, hashlist.DefineList:
+			default:
+				o.unknown = true // nobody asked for it
+			}
 		}
 		leaves = append(leaves, leafOf(o.statement.ID))
 		if o.unknown {
@@ -124,9 +141,9 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 	n.count(func(c *Counters) { c.Statements += uint64(len(records)); c.UnknownKinds += unknown })
 	// Also if nothing is new: the head of what was taken over last may not have been kept.
 	if top != nil && !bytes.Equal(top, s.f.Head) {
-		return n.updateLocked(ctx, s, func(f *Follow) { f.Head = top })
+		return cmp.Or(n.updateLocked(ctx, s, func(f *Follow) { f.Head = top }), waits)
 	}
-	return nil
+	return waits
 }
 
 // errGap: what was pushed begins behind what this node has.
@@ -225,6 +242,9 @@ func openOf(list string, keys map[string][]Key, item []byte) opened {
 	// Made with a key after that was replaced: its place counts, what it says does not.
 	if !used.Expires.IsZero() && !s.Published.Before(used.Expires) {
 		unknown = true
+	}
+	if used.State == KeyDoubted {
+		return opened{statement: s, doubted: used}
 	}
 	return opened{statement: s, signed: signed, unknown: unknown}
 }

@@ -2,6 +2,7 @@ package hashlist
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -148,4 +149,21 @@ func (l *Lists) TrustGeneration() uint64 {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.fold.trust.generation
+}
+
+// Introducers returns the issuers of other nodes who are believed about anything and whose own
+// vouchings count here, those first whose word reaches furthest.
+func (l *Lists) Introducers(at time.Time) []string {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	f := l.fold
+	reach := map[string]int8{}
+	for v, r := range f.graph(anyLabel, at.Unix()).reach {
+		if r > 0 && r != rootReach {
+			reach[f.trust.names[v]] = r
+		}
+	}
+	all := slices.Collect(maps.Keys(reach))
+	slices.SortFunc(all, func(a, b string) int { return cmp.Or(cmp.Compare(reach[b], reach[a]), strings.Compare(a, b)) })
+	return all
 }

@@ -139,13 +139,16 @@ type graph struct {
 // rootReach is the reach of a root: its own edges may be as deep as they like.
 const rootReach = MaxDepth + 1
 
+// anyLabel stands for all labels at once. It is none, and only good for finding out who could matter.
+const anyLabel = "*"
+
 // maxGraphs bounds the labels that graphs are kept of: strangers choose their names.
 const maxGraphs = 256
 
 // graph returns that of a label at a time.
 func (f *fold) graph(label string, at int64) *graph {
 	t := &f.trust
-	if t.labels[label] == 0 {
+	if t.labels[label] == 0 && label != anyLabel {
 		label = "" // nobody says anything of it in particular
 	}
 	if all := t.graphs.Load(); all != nil {
@@ -218,7 +221,7 @@ func (f *fold) edges(v uint32, label string, at int64, g *graph) []edge {
 	for i := range t.in[v] {
 		d := &t.in[v][i]
 		s := &f.stmts[d.stmt]
-		if s.void || s.list.current == nil || s.list.most == 0 && !s.list.relied || len(s.labels) > 0 && !slices.Contains(s.labels, label) {
+		if s.void || s.list.current == nil || s.list.most == 0 && !s.list.relied || label != anyLabel && len(s.labels) > 0 && !slices.Contains(s.labels, label) {
 			continue
 		}
 		switch {
@@ -235,7 +238,7 @@ func (f *fold) edges(v uint32, label string, at int64, g *graph) []edge {
 		}
 		all = append(all, edge{d.by, d.stmt, d.amount, d.depth})
 	}
-	if len(all) < 2 {
+	if len(all) < 2 || label == anyLabel {
 		return all
 	}
 	// By who vouches, the latest first, and in an order that does not depend on how they came.

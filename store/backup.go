@@ -72,6 +72,8 @@ func (db *DB) Check(ctx context.Context) error {
 		func() error { _, err := db.Followers(ctx); return err },
 		func() error { _, err := db.Peers(ctx); return err },
 		func() error { _, err := db.Keys(ctx); return err },
+		func() error { _, err := db.KeyMarks(ctx); return err },
+		func() error { _, err := db.Terms(ctx); return err },
 		func() error { return explain(db.checkLeaves(ctx)) },
 		func() error { return db.checkReviews(ctx) },
 		func() error { _, err := db.VerifyAudit(ctx, hashlist.AuditHead{}); return err },

@@ -65,15 +65,19 @@ type kept struct {
 	Followers []federation.Follower
 	Peers     []federation.Peer
 	Keys      []federation.Key
+	Marks     []federation.KeyMark
+	Terms     []federation.Terms
 }
 
 func readKept(t testing.TB, db federation.Peers) (k kept) {
 	t.Helper()
-	var errs [4]error
+	var errs [6]error
 	k.Follows, errs[0] = db.Follows(t.Context())
 	k.Followers, errs[1] = db.Followers(t.Context())
 	k.Peers, errs[2] = db.Peers(t.Context())
 	k.Keys, errs[3] = db.Keys(t.Context())
+	k.Marks, errs[4] = db.KeyMarks(t.Context())
+	k.Terms, errs[5] = db.Terms(t.Context())
 	if err := errors.Join(errs[:]...); err != nil {
 		t.Fatal(err)
 	}
@@ -100,6 +104,12 @@ func saveKept(t testing.TB, db federation.Peers, k kept) {
 		errs = append(errs, db.SavePeer(t.Context(), p))
 	}
 	errs = append(errs, db.SaveKeys(t.Context(), k.Keys))
+	for _, m := range k.Marks {
+		errs = append(errs, db.SaveKeyMark(t.Context(), m))
+	}
+	for _, v := range k.Terms {
+		errs = append(errs, db.SaveTerms(t.Context(), v))
+	}
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
@@ -128,6 +138,12 @@ func full() kept {
 		}), func(a, b federation.Key) int {
 			return cmp.Or(strings.Compare(a.Issuer, b.Issuer), strings.Compare(a.Method, b.Method))
 		}),
+		Marks: []federation.KeyMark{
+			{Issuer: issuerA, Method: issuerA + "#a", State: federation.KeyBacked, At: received, Old: issuerA + "#b", Proof: strings.Repeat("z", 128)},
+			{Issuer: issuerB, Method: issuerB + "#a", State: federation.KeyVerified, At: received, Who: strings.Repeat("ü", 64)},
+			{Issuer: longList, Method: longList + "#", State: federation.KeyDoubted, At: time.UnixMicro(1).UTC()},
+		},
+		Terms: []federation.Terms{{List: listA, ByTrust: true}, {List: listB, TrustOnly: true}, {List: longList}},
 	}
 }
 
@@ -166,7 +182,9 @@ func TestPeersReplace(t *testing.T) {
 		want.Peers[1] = federation.Peer{Inbox: blog}
 		k := &want.Keys[0]
 		*k = federation.Key{Issuer: k.Issuer, Method: k.Method, Public: k.Public, Seen: received.Add(1e6)}
-		saveKept(t, db, kept{want.Follows[:1], want.Followers[1:2], want.Peers[1:2], want.Keys[:1]})
+		want.Marks[0] = federation.KeyMark{Issuer: issuerA, Method: issuerA + "#a", State: federation.KeyVerified, At: received.Add(1e6)}
+		want.Terms[0] = federation.Terms{List: listA, TrustOnly: true}
+		saveKept(t, db, kept{want.Follows[:1], want.Followers[1:2], want.Peers[1:2], want.Keys[:1], want.Marks[:1], want.Terms[:1]})
 		wantKept(t, db, want)
 		saveKept(t, db, full()) // and back
 		wantKept(t, db, full())
@@ -424,5 +442,31 @@ func TestPeersCancelledAndClosed(t *testing.T) {
 			}
 		}
 		wantKept(t, reopen(), full())
+	})
+}
+
+func TestTrustRefuses(t *testing.T) {
+	eachBackend(t, func(t *testing.T, db *store.DB, _ func() *store.DB) {
+		saveKept(t, db, full())
+		for name, spoil := range map[string]func(*federation.KeyMark){
+			"no issuer":           func(m *federation.KeyMark) { m.Issuer = "" },
+			"another's key":       func(m *federation.KeyMark) { m.Method = issuerB + "#a" },
+			"backed by another's": func(m *federation.KeyMark) { m.Old = issuerB + "#a" },
+			"no state":            func(m *federation.KeyMark) { m.State = 0 },
+			"a state of tomorrow": func(m *federation.KeyMark) { m.State = 4 },
+			"no time":             func(m *federation.KeyMark) { m.At = time.Time{} },
+			"a long name":         func(m *federation.KeyMark) { m.Who = strings.Repeat("x", 129) },
+			"a proof without end": func(m *federation.KeyMark) { m.Proof = strings.Repeat("x", 129) },
+			"a key without end":   func(m *federation.KeyMark) { m.Method = issuerA + "#" + strings.Repeat("x", 700) },
+		} {
+			m := full().Marks[0]
+			if spoil(&m); db.SaveKeyMark(t.Context(), m) == nil {
+				t.Errorf("%s was saved", name)
+			}
+		}
+		if err := db.SaveTerms(t.Context(), federation.Terms{List: "x"}); err == nil {
+			t.Error("terms of no list were saved")
+		}
+		wantKept(t, db, full())
 	})
 }

@@ -162,7 +162,7 @@ func (f federated) RotateKey(ctx context.Context, public ed25519.PublicKey, comp
 	if err := s.propose(path, public, private); err != nil {
 		return fmt.Errorf("write the new key: %w", err)
 	}
-	if err := f.RotateIssuerKey(ctx, s.actor, public, compromised); err != nil {
+	if err := f.RotateIssuerKey(ctx, s.actor, public, s.issuer, compromised); err != nil {
 		// It may have got as far as the database: then the new key is the one that counts.
 		if !keyCounts(f.IssuerKeys(s.actor), s.actor, public) {
 			err = errors.Join(err, os.Remove(path))
