@@ -84,7 +84,7 @@ func (a *adminService) GetStatus(ctx context.Context, _ *pb.GetStatusRequest) (*
 
 // warnings are what the operator should know or do.
 func (s *Server) warnings() []string {
-	all := slices.Clone(s.cfg.Warnings)
+	all := append(slices.Clone(s.cfg.Warnings), s.keyWarnings()...)
 	if s.cfg.Federation == nil {
 		return all
 	}

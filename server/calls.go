@@ -51,6 +51,12 @@ var needs = map[string]Scope{
 	pb.FederationService_ListKeys_FullMethodName:       ScopeAdmin,
 	pb.FederationService_RotateKey_FullMethodName:      ScopeAdmin,
 
+	pb.TrustService_Vouch_FullMethodName:         ScopeAdmin,
+	pb.TrustService_Unvouch_FullMethodName:       ScopeAdmin,
+	pb.TrustService_ListVouchings_FullMethodName: ScopeAdmin,
+	pb.TrustService_GetIssuer_FullMethodName:     ScopeAdmin,
+	pb.TrustService_VerifyKey_FullMethodName:     ScopeAdmin,
+
 	pb.SourceService_Subscribe_FullMethodName:     ScopeAdmin,
 	pb.SourceService_ListSources_FullMethodName:   ScopeAdmin,
 	pb.SourceService_GetSource_FullMethodName:     ScopeAdmin,

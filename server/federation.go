@@ -16,6 +16,7 @@ import (
 // others. A *federation.Node does all of it but RotateKey, which also has files to keep.
 type Federation interface {
 	Follow(ctx context.Context, address string, most hashlist.Verdict) (federation.FollowStatus, error)
+	FollowByTrust(ctx context.Context, address string, most hashlist.Verdict, byTrust bool) (federation.FollowStatus, error)
 	Unfollow(ctx context.Context, list string) (federation.FollowStatus, error)
 	FollowAnew(ctx context.Context, list string) (federation.FollowStatus, error)
 	Follows() []federation.FollowStatus
@@ -26,6 +27,9 @@ type Federation interface {
 	Verify(ctx context.Context, list string, with []string) (*federation.Verification, error)
 	Inspect(ctx context.Context, address string) (*federation.Inspection, error)
 	IssuerKeys(issuer string) []federation.Key
+	KeyMarks(issuer string) map[string]federation.KeyMark
+	LearnIssuer(ctx context.Context, address string) (string, error)
+	VerifyKey(ctx context.Context, issuer, fingerprint, who string) (federation.Key, error)
 	Counters() federation.Counters
 	// Readable says who may read a list of this node: approved is asked where that is only for some.
 	Readable(list string, approved func() bool) bool
@@ -63,7 +67,7 @@ func followMessage(f *federation.FollowStatus) *pb.Follow {
 	return &pb.Follow{
 		List: f.List, Name: f.Name, Summary: f.Summary, Issuers: f.Issuers, State: pb.FollowState(f.State), Most: pb.Verdict(f.Most),
 		Asked: when(f.Asked), Answered: when(f.Answered), Told: f.Told, Position: f.Position, HeadSize: f.HeadSize,
-		Skipped: f.Skipped, Checked: when(f.Checked), Trouble: f.Trouble,
+		Skipped: f.Skipped, Checked: when(f.Checked), Trouble: f.Trouble, ByTrust: f.Terms.ByTrust, TrustOnly: f.Terms.TrustOnly,
 	}
 }
 
@@ -111,7 +115,12 @@ func (f *federationService) Follow(ctx context.Context, r *pb.FollowRequest) (*p
 	if iri, err := f.s.followed(address); err == nil {
 		address = iri // nobody need be asked where it is
 	}
-	v, err := fed.Follow(ctx, address, most)
+	var v federation.FollowStatus
+	if r.ByTrust != nil {
+		v, err = fed.FollowByTrust(ctx, address, most, r.GetByTrust())
+	} else {
+		v, err = fed.Follow(ctx, address, most)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,7 @@ func TestRetractEveryKind(t *testing.T) {
 		{Kind: hashlist.AddContent, Subjects: []string{"https://bad.example/picture.jpg?v=1"}},
 		{Kind: hashlist.Confirmation, About: about},
 		{Kind: hashlist.Dispute, About: about},
+		{Kind: hashlist.Vouch, Vouch: &hashlist.Vouching{Object: "https://other.example/users/bob", Amount: 40}},
 	} {
 		v.List = list
 		r, err := n.cfg.Issuer.Seal(v)

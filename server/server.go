@@ -244,6 +244,7 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterListServiceServer(g, &listService{s: s})
 	pb.RegisterAdminServiceServer(g, &adminService{s: s})
 	pb.RegisterFederationServiceServer(g, &federationService{s: s})
+	pb.RegisterTrustServiceServer(g, &trustService{s: s})
 	pb.RegisterSourceServiceServer(g, &sourceService{s: s})
 	pb.RegisterActServiceServer(g, &actService{s: s})
 	pb.RegisterReportServiceServer(g, &reportService{s: s})

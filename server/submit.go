@@ -247,6 +247,14 @@ func (s *Server) standing(said *hashlist.Statement) int {
 		}
 		return 0
 	}
+	if said.Kind == hashlist.Vouch {
+		for _, v := range s.cfg.Lists.Vouchings(said.Issuer, said.Vouch.Object) {
+			if v.ID == said.ID {
+				return 1
+			}
+		}
+		return 0
+	}
 	return len(s.cfg.Lists.SubjectsInForce(said))
 }
 

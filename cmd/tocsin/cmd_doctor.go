@@ -280,12 +280,27 @@ func (d *doctor) database(ctx context.Context) {
 	if err == nil {
 		follows, err = db.Follows(ctx)
 	}
+	if err == nil {
+		err = d.keys(ctx, db)
+	}
 	if err = errors.Join(err, db.Close()); err != nil {
 		d.say("database", "failed", "restore a backup", "%v", err)
 		return
 	}
 	d.say("database", "ok", "", "every byte of %s is as it was written", path)
 	d.origins(lists, followed(follows))
+}
+
+// keys tells which issuers' new keys wait to be compared.
+func (d *doctor) keys(ctx context.Context, db *store.DB) error {
+	marks, err := db.KeyMarks(ctx)
+	for _, m := range marks {
+		if m.State == federation.KeyDoubted {
+			d.say("keys", "warning", "ask them for the fingerprint over the telephone, start the node, then `tocsin trust verify`",
+				"%s shows a new key that none of theirs backs: what it signs waits", m.Issuer)
+		}
+	}
+	return err
 }
 
 // listsOf reads which lists a log defines and does not end again.

@@ -29,12 +29,16 @@ type followLine struct {
 	Skipped  uint64   `json:"skipped"`
 	Checked  *string  `json:"checked"`
 	Trouble  string   `json:"trouble"`
+	// ByTrust and TrustOnly say what of it counts.
+	ByTrust   bool `json:"by_trust"`
+	TrustOnly bool `json:"trust_only"`
 }
 
 func describeFollow(f *pb.Follow) followLine {
 	return followLine{
 		f.GetList(), f.GetName(), f.GetSummary(), some(f.GetIssuers()), word(f.GetState()), word(f.GetMost()), stamp(f.GetAsked()),
 		stamp(f.GetAnswered()), f.GetTold(), f.GetPosition(), f.GetHeadSize(), f.GetSkipped(), stamp(f.GetChecked()), f.GetTrouble(),
+		f.GetByTrust(), f.GetTrustOnly(),
 	}
 }
 
@@ -69,6 +73,9 @@ a second. Look at it first with "tocsin inspect".
 marks it, hold keeps it for a person, reject refuses it. Without it the policy of
 config.toml decides alone. For a list that is followed already, --most changes that.
 
+--by-trust says that whoever writes to the list is believed only as far as you, or
+those you vouch for, vouch for them ("tocsin trust"), and not because you follow it.
+
 --anew takes the list's whole history over once more. It is the way out when its
 publisher had to go back to a backup and the list is marked as diverged: ask them
 first, for a publisher who shows two histories looks just the same.
@@ -79,7 +86,9 @@ Without an address, the lists that are followed are shown, as by "tocsin follows
 	}
 	most := cmd.Flags().String("most", "", "flag, hold or reject: the most that a match of the list may come to")
 	anew := cmd.Flags().Bool("anew", false, "take over the history of a followed list once more")
+	byTrust := cmd.Flags().Bool("by-trust", false, "believe its issuers only as far as they are vouched for")
 	cmd.MarkFlagsMutuallyExclusive("most", "anew")
+	cmd.MarkFlagsMutuallyExclusive("by-trust", "anew")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if len(args) == 0 {
@@ -95,6 +104,9 @@ Without an address, the lists that are followed are shown, as by "tocsin follows
 				return a.usage("most %.40q is not flag, hold or reject", *most)
 			}
 			request.Most = pb.Verdict(v)
+		}
+		if cmd.Flags().Changed("by-trust") {
+			request.ByTrust = byTrust
 		}
 		if !strings.ContainsAny(args[0], "@/") {
 			return a.usage("%.80q is neither @LIST@HOST nor an address", args[0])
@@ -141,6 +153,9 @@ func (a *app) printFollow(ctx context.Context, n *node, f *pb.Follow) error {
 	}
 	if f.GetState() != pb.FollowState_FOLLOW_STATE_ENDED && f.GetMost() != pb.Verdict_VERDICT_REJECT {
 		text += fmt.Sprintf("\nIts matches come to %s at most.", l.Most)
+	}
+	if l.ByTrust {
+		text += "\nIts issuers are believed only as far as they are vouched for: see `tocsin trust`."
 	}
 	if l.Trouble != "" {
 		text += "\nTrouble: " + printable(l.Trouble)
@@ -197,6 +212,9 @@ func (a *app) follows(cmd *cobra.Command, c *client) error {
 					return err
 				}
 				continue
+			}
+			if l.TrustOnly {
+				l.Most = "(trust)"
 			}
 			rows = append(rows, []string{handle(l.List), l.State, l.Most, fmt.Sprintf("%d/%d", l.Position, l.HeadSize), ago(f.GetChecked().AsTime(), f.Checked == nil), l.Trouble})
 		}

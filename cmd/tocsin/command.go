@@ -98,6 +98,7 @@ mistake on the command line; lookup exits with 3 if there is a match.`,
 	group("pictures", "Pictures and hashes:", a.hashCommand(), a.lookupCommand(), a.scanCommand(), a.banCommand(), a.allowCommand(), a.retractCommand())
 	group("people", "What people decide:", a.reviewCommand(), a.confirmCommand(), a.disputeCommand(), a.ignoreCommand(), a.disputesCommand())
 	group("lists", "Lists:", a.listCommand(), a.importCommand(), a.exportCommand(), a.watchCommand())
+	group("belief", "Whom to believe:", a.trustCommand())
 	group("sources", "Lists of other systems:", a.subscribeCommand(), a.sourcesCommand())
 	group("others", "Other nodes:", a.followCommand(), a.unfollowCommand(), a.followsCommand(), a.followersCommand(), a.peersCommand(),
 		a.outboxCommand(), a.verifyCommand(), a.inspectCommand())

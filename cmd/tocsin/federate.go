@@ -26,6 +26,16 @@ func (c *config) federate(ctx context.Context, dir string, log *slog.Logger, lis
 		Origin: c.Node.Origin, Lists: lists, Peers: db, Letters: db, Reviews: db, Key: key, HeadKey: head,
 		Issuers:  []federation.LocalIssuer{{Name: c.Node.Issuer, Public: issuer.PublicKey()}},
 		Loopback: c.Federation.Loopback, Log: log, Version: version,
+		Doubt: func(ctx context.Context, k federation.Key) {
+			_, err := db.AddReview(ctx, hashlist.Review{
+				ID: federation.KeyReview(k), Kind: hashlist.ReviewKey, Issuer: k.Issuer,
+				Summary: "A new key that none of this issuer's older keys backs. Its fingerprint is " + federation.Fingerprint(k.Issuer, k.Public) +
+					". Ask them for theirs over the telephone, then `tocsin trust verify " + k.Issuer + " FINGERPRINT`. What it signs waits until then.",
+			})
+			if err != nil {
+				log.Error("could not ask a person about a new key", "issuer", k.Issuer, "error", err)
+			}
+		},
 	})
 }
 

@@ -3514,7 +3514,11 @@ type Follow struct {
 	// When the publisher was last asked successfully; absent for not since the start.
 	Checked *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=checked,proto3" json:"checked,omitempty"`
 	// What is wrong at the moment, for people; empty for nothing.
-	Trouble       string `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	Trouble string `protobuf:"bytes,14,opt,name=trouble,proto3" json:"trouble,omitempty"`
+	// Whether those who write to it are believed only as far as they are vouched for.
+	ByTrust bool `protobuf:"varint,15,opt,name=by_trust,json=byTrust,proto3" json:"by_trust,omitempty"`
+	// Whether the node follows it by itself, for whom its issuers vouch for. Nothing else of it acts.
+	TrustOnly     bool `protobuf:"varint,16,opt,name=trust_only,json=trustOnly,proto3" json:"trust_only,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3647,6 +3651,20 @@ func (x *Follow) GetTrouble() string {
 	return ""
 }
 
+func (x *Follow) GetByTrust() bool {
+	if x != nil {
+		return x.ByTrust
+	}
+	return false
+}
+
+func (x *Follow) GetTrustOnly() bool {
+	if x != nil {
+		return x.TrustOnly
+	}
+	return false
+}
+
 // FollowRequest asks to follow a list.
 type FollowRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -3654,7 +3672,10 @@ type FollowRequest struct {
 	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
 	// The gravest verdict that its matches may come to here: flag, hold or reject.
 	// Unspecified for reject, or for what it is if the list is followed already.
-	Most          Verdict `protobuf:"varint,2,opt,name=most,proto3,enum=tocsin.v1.Verdict" json:"most,omitempty"`
+	Most Verdict `protobuf:"varint,2,opt,name=most,proto3,enum=tocsin.v1.Verdict" json:"most,omitempty"`
+	// Whether those who write to it are believed only as far as they are vouched for, and not
+	// because the list is followed. Absent for no, or for what it is if the list is followed already.
+	ByTrust       *bool `protobuf:"varint,3,opt,name=by_trust,json=byTrust,proto3,oneof" json:"by_trust,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3701,6 +3722,13 @@ func (x *FollowRequest) GetMost() Verdict {
 		return x.Most
 	}
 	return Verdict_VERDICT_UNSPECIFIED
+}
+
+func (x *FollowRequest) GetByTrust() bool {
+	if x != nil && x.ByTrust != nil {
+		return *x.ByTrust
+	}
+	return false
 }
 
 // FollowResponse tells how far it is.
@@ -6261,7 +6289,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04list\x18\x04 \x01(\tR\x04list\"\xdb\x03\n" +
+	"\x04list\x18\x04 \x01(\tR\x04list\"\x95\x04\n" +
 	"\x06Follow\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -6277,10 +6305,15 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\thead_size\x18\v \x01(\x04R\bheadSize\x12\x18\n" +
 	"\askipped\x18\f \x01(\x04R\askipped\x124\n" +
 	"\achecked\x18\r \x01(\v2\x1a.google.protobuf.TimestampR\achecked\x12\x18\n" +
-	"\atrouble\x18\x0e \x01(\tR\atrouble\"Q\n" +
+	"\atrouble\x18\x0e \x01(\tR\atrouble\x12\x19\n" +
+	"\bby_trust\x18\x0f \x01(\bR\abyTrust\x12\x1d\n" +
+	"\n" +
+	"trust_only\x18\x10 \x01(\bR\ttrustOnly\"~\n" +
 	"\rFollowRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12&\n" +
-	"\x04most\x18\x02 \x01(\x0e2\x12.tocsin.v1.VerdictR\x04most\";\n" +
+	"\x04most\x18\x02 \x01(\x0e2\x12.tocsin.v1.VerdictR\x04most\x12\x1e\n" +
+	"\bby_trust\x18\x03 \x01(\bH\x00R\abyTrust\x88\x01\x01B\v\n" +
+	"\t_by_trust\";\n" +
 	"\x0eFollowResponse\x12)\n" +
 	"\x06follow\x18\x01 \x01(\v2\x11.tocsin.v1.FollowR\x06follow\"%\n" +
 	"\x0fUnfollowRequest\x12\x12\n" +
@@ -6764,6 +6797,7 @@ func file_tocsin_v1_tocsin_proto_init() {
 	}
 	file_tocsin_v1_tocsin_proto_msgTypes[1].OneofWrappers = []any{}
 	file_tocsin_v1_tocsin_proto_msgTypes[21].OneofWrappers = []any{}
+	file_tocsin_v1_tocsin_proto_msgTypes[40].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
