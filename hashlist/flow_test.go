@@ -280,6 +280,66 @@ func TestBeliefGrows(t *testing.T) {
 	}
 }
 
+// TestBeliefAfterChanges: what is taken over change by change comes to what it would from the start,
+// for each issuer alone and for several together, whatever is retracted and said anew.
+func TestBeliefAfterChanges(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 5))
+	everybody := "abcdefghijkl"
+	for range 40 {
+		f := newFold()
+		f.own = "https://own.example"
+		var said []Statement
+		for i := range 60 {
+			if len(said) > 0 && r.IntN(3) == 0 {
+				s := said[r.IntN(len(said))]
+				s = Statement{ID: fmt.Sprintf("%s-undone-%d", s.ID, i), Issuer: s.Issuer, List: s.List, Kind: Retraction, Published: epoch, Retracts: s.ID}
+				f.merge(uint64(i), &s, epoch)
+				said = append(said, s)
+			} else {
+				edge := randomGraph(r, 13, 1, func() int { return 1 + r.IntN(120) }, func() int { return r.IntN(4) })
+				if len(edge) == 0 {
+					continue
+				}
+				var from, to string
+				var amount, depth uint8
+				fmt.Sscanf(edge[0], "%1s-%1s %d/%d", &from, &to, &amount, &depth)
+				s := vouching(person(from), person(to), amount, depth, i)
+				s.Published = epoch.Add(-time.Duration(r.IntN(5)) * time.Second)
+				if r.IntN(4) == 0 {
+					s.Labels = []string{"spam"}
+				}
+				mergeAll(t, f, s)
+				said = append(said, s)
+			}
+			fresh := newFold()
+			fresh.own = f.own
+			for j := range said {
+				if said[j].Kind == Retraction {
+					fresh.merge(uint64(j), &said[j], epoch)
+				} else {
+					mergeAll(t, fresh, said[j])
+				}
+			}
+			for _, label := range []string{"", "spam"} {
+				for _, name := range everybody {
+					b := backersOf(string(name))
+					got, _ := f.believe(label, epoch.Unix(), b)
+					if want, _ := fresh.believe(label, epoch.Unix(), b); got != want {
+						t.Fatalf("after %d statements %c is believed %d about %q, and %d from the start", len(said), name, got, label, want)
+					}
+				}
+				b := backersOf("c", "d", "e")
+				got, _ := f.believe(label, epoch.Unix(), b)
+				if want, _ := fresh.believe(label, epoch.Unix(), b); got != want {
+					t.Fatalf("after %d statements: %d, and %d from the start", len(said), got, want)
+				}
+			}
+		}
+	}
+}
+
 // benchmarkFold is a world of 10,000 issuers and 100,000 vouchings, ten from each. The own issuer vouches for 20.
 // One in ten edges is of depth 1 to 3, the others say only that somebody is to be believed.
 func benchmarkFold(b testing.TB) (*fold, []string) {
@@ -312,13 +372,25 @@ func benchmarkFold(b testing.TB) (*fold, []string) {
 	return f, issuers
 }
 
-// BenchmarkTrust measures what a change of the relationships costs: with "graph" the edges
-// of a label are read anew; with "everybody" that and the belief in each of 10,000 issuers; with "pair"
+// BenchmarkTrust measures what a change of the relationships costs: with "change" one vouching comes and the belief in
+// who is vouched for is asked for; with "graph" the edges of a label are read anew; with "everybody" that and the belief in each of 10,000 issuers; with "pair"
 // the joint belief in two, which is worked out each time; with "lookup" the belief in one as
 // a lookup asks for it.
 func BenchmarkTrust(b *testing.B) {
 	f, issuers := benchmarkFold(b)
 	at := epoch.Unix()
+	b.Run("change", func(b *testing.B) {
+		for i := 0; b.Loop(); i++ {
+			s := vouching(issuers[1+i%9000], issuers[1+(i*7+13)%9000], 40, 1, 1_000_000+i)
+			s.List = "https://own.example/lists/trust"
+			if s.Issuer == s.Vouch.Object {
+				continue
+			}
+			f.merge(uint64(1_000_000+i), &s, epoch)
+			f.believeOne("", at, &backer{issuer: s.Vouch.Object})
+		}
+	})
+	f, issuers = benchmarkFold(b)
 	b.Run("graph", func(b *testing.B) {
 		for b.Loop() {
 			f.retrust()

@@ -58,6 +58,7 @@ type trust struct {
 	in         [][]inbound        // by vertex: the statements in force that vouch for it
 	labels     map[string]int     // that vouchings in force name: how many
 	generation uint64             // grows with every change
+	changes    []uint32           // the vertices that others vouch for otherwise than when the first of graphs was made, as they changed
 
 	mu     sync.Mutex // held by who makes a graph
 	graphs atomic.Pointer[map[string]*graph]
@@ -103,6 +104,10 @@ func (f *fold) relate(n uint32, by int) {
 			delete(t.labels, l)
 		}
 	}
+	if f.trust.generation++; len(t.changes) < maxChanges {
+		t.changes = append(t.changes, v.object)
+		return
+	}
 	f.retrust()
 }
 
@@ -112,6 +117,7 @@ func (f *fold) retrust() {
 		return
 	}
 	f.trust.generation++
+	f.trust.changes = nil
 	f.trust.graphs.Store(nil)
 }
 
@@ -130,9 +136,11 @@ type edge struct {
 // graph is the relationships that hold for a label at a time. It is not changed once it
 // is made, but for memo.
 type graph struct {
-	from, until int64    // it is the same at all times from from to just before until
-	in          [][]edge // by vertex: who vouches for it, roots first
-	reach       []int8   // by vertex: the most edges that a path may go on behind it; rootReach for a root, -1 if there is no path
+	from, until int64      // it is the same at all times from from to just before until
+	changes     int        // how many of trust.changes it has in it
+	in          [][]edge   // by vertex: who vouches for it, roots first
+	out         [][]uint32 // by vertex: for whom it vouches
+	reach       []int8     // by vertex: the most edges that a path may go on behind it; rootReach for a root, -1 if there is no path
 	memo        []atomic.Uint32
 }
 
@@ -141,6 +149,9 @@ const rootReach = MaxDepth + 1
 
 // anyLabel stands for all labels at once. It is none, and only good for finding out who could matter.
 const anyLabel = "*"
+
+// maxChanges bounds the changes that are taken over one by one.
+const maxChanges = 1024
 
 // maxGraphs bounds the labels that graphs are kept of: strangers choose their names.
 const maxGraphs = 256
@@ -151,8 +162,9 @@ func (f *fold) graph(label string, at int64) *graph {
 	if t.labels[label] == 0 && label != anyLabel {
 		label = "" // nobody says anything of it in particular
 	}
+	right := func(g *graph) bool { return g != nil && g.from <= at && at < g.until }
 	if all := t.graphs.Load(); all != nil {
-		if g := (*all)[label]; g != nil && g.from <= at && at < g.until {
+		if g := (*all)[label]; right(g) && g.changes == len(t.changes) {
 			return g
 		}
 	}
@@ -160,14 +172,19 @@ func (f *fold) graph(label string, at int64) *graph {
 	defer t.mu.Unlock()
 	next := map[string]*graph{}
 	if all := t.graphs.Load(); all != nil && len(*all) < maxGraphs {
-		if g := (*all)[label]; g != nil && g.from <= at && at < g.until {
-			return g
-		}
 		for l, g := range *all {
 			next[l] = g
 		}
 	}
-	g := f.makeGraph(label, at)
+	g := next[label]
+	switch {
+	case right(g) && g.changes == len(t.changes):
+		return g
+	case right(g):
+		g = f.changeGraph(g, label, at)
+	default:
+		g = f.makeGraph(label, at)
+	}
 	next[label] = g
 	t.graphs.Store(&next)
 	return g
@@ -176,17 +193,73 @@ func (f *fold) graph(label string, at int64) *graph {
 func (f *fold) makeGraph(label string, at int64) *graph {
 	t := &f.trust
 	g := &graph{
-		from: math.MinInt64, until: math.MaxInt64,
-		in: make([][]edge, len(t.names)), reach: make([]int8, len(t.names)), memo: make([]atomic.Uint32, len(t.names)),
+		from: math.MinInt64, until: math.MaxInt64, changes: len(t.changes),
+		in: make([][]edge, len(t.names)), out: make([][]uint32, len(t.names)), memo: make([]atomic.Uint32, len(t.names)),
 	}
-	out := make([][]uint32, len(t.names)) // the heads of the edges
 	for v := range g.in {
 		g.in[v] = f.edges(uint32(v), label, at, g)
 		for _, e := range g.in[v] {
-			out[e.from] = append(out[e.from], uint32(v))
+			g.out[e.from] = append(g.out[e.from], uint32(v))
 		}
 	}
-	// The reach of each vertex, the widest first: no edge makes it wider.
+	f.measure(g)
+	return g
+}
+
+// changeGraph makes of a graph what it is after the changes since, for the same label. What it knows of
+// those whom no change can reach stays known.
+func (f *fold) changeGraph(old *graph, label string, at int64) *graph {
+	t := &f.trust
+	g := &graph{
+		from: old.from, until: old.until, changes: len(t.changes),
+		in: make([][]edge, len(t.names)), out: make([][]uint32, len(t.names)), memo: make([]atomic.Uint32, len(t.names)),
+	}
+	copy(g.in, old.in)
+	copy(g.out, old.out)
+	touched := make([]bool, len(t.names))
+	var queue []uint32
+	touch := func(v uint32) {
+		if !touched[v] {
+			touched[v] = true
+			queue = append(queue, v)
+		}
+	}
+	for _, v := range t.changes[old.changes:] {
+		if touched[v] {
+			continue
+		}
+		for _, e := range g.in[v] {
+			g.out[e.from] = slices.DeleteFunc(slices.Clone(g.out[e.from]), func(w uint32) bool { return w == v }) // others hold the slice
+		}
+		g.in[v] = f.edges(v, label, at, g)
+		for _, e := range g.in[v] {
+			g.out[e.from] = append(slices.Clip(g.out[e.from]), v)
+		}
+		touch(v)
+	}
+	f.measure(g)
+	for i := 0; i < len(queue); i++ {
+		v := queue[i]
+		if g.reach[v] == rootReach || g.reach[v] < 1 && (int(v) >= len(old.reach) || old.reach[v] < 1) {
+			continue // introduces nobody, and did not
+		}
+		for _, w := range g.out[v] {
+			touch(w)
+		}
+	}
+	for v := range old.memo {
+		if !touched[v] {
+			g.memo[v].Store(old.memo[v].Load())
+		}
+	}
+	return g
+}
+
+// measure finds the reach of each vertex.
+func (f *fold) measure(g *graph) {
+	t := &f.trust
+	g.reach = make([]int8, len(t.names))
+	// The widest first: no edge makes it wider.
 	var queue [rootReach + 1][]uint32
 	for v := range g.reach {
 		if g.reach[v] = -1; f.own == "" || t.servers[v] == f.own && !f.behalf[t.names[v]] {
@@ -200,7 +273,7 @@ func (f *fold) makeGraph(label string, at int64) *graph {
 			if g.reach[u] != r {
 				continue
 			}
-			for _, v := range out[u] {
+			for _, v := range g.out[u] {
 				for _, e := range g.in[v] {
 					if w := min(r-1, int8(e.depth)); e.from == u && w > g.reach[v] {
 						g.reach[v] = w
@@ -210,7 +283,6 @@ func (f *fold) makeGraph(label string, at int64) *graph {
 			}
 		}
 	}
-	return g
 }
 
 // edges returns those to a vertex that hold for a label at a time, and narrows the
