@@ -6797,7 +6797,7 @@ func file_tocsin_v1_tocsin_proto_init() {
 	}
 	file_tocsin_v1_tocsin_proto_msgTypes[1].OneofWrappers = []any{}
 	file_tocsin_v1_tocsin_proto_msgTypes[21].OneofWrappers = []any{}
-	file_tocsin_v1_tocsin_proto_msgTypes[40].OneofWrappers = []any{}
+	file_tocsin_v1_tocsin_proto_msgTypes[42].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
