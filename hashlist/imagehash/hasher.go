@@ -14,15 +14,16 @@ import (
 // A Hasher hashes media in a pool of child processes. Its methods may be called
 // from any goroutine.
 type Hasher struct {
-	limits Limits
-	slots  chan struct{}     // one token for each file in work
-	starts chan startRequest // to the goroutine that starts children
-	runs   chan func()       // to the same, for what starts videos' children
-	videos chan struct{}     // one token for each video in work
-	ffmpeg string            // its path; "" for none, because of blind
-	blind  error
-	done   chan struct{}  // closed by Close
-	wg     sync.WaitGroup // the starter, the reapers and calls of Hash
+	limits  Limits
+	slots   chan struct{}     // one token for each file in work
+	starts  chan startRequest // to the goroutine that starts children
+	runs    chan func()       // to the same, for what starts videos' children
+	videos  chan struct{}     // one token for each video in work
+	waiting chan struct{}     // one for each in work or waiting
+	ffmpeg  string            // its path; "" for none, because of blind
+	blind   error
+	done    chan struct{}  // closed by Close
+	wg      sync.WaitGroup // the starter, the reapers and calls of Hash
 
 	mu     sync.Mutex // guards what follows
 	closed bool
@@ -64,14 +65,15 @@ func NewHasher(l Limits) (*Hasher, error) {
 		return nil, err
 	}
 	h := &Hasher{
-		limits: l,
-		slots:  make(chan struct{}, l.Workers),
-		starts: make(chan startRequest),
-		runs:   make(chan func()),
-		videos: make(chan struct{}, max(1, l.Workers/2)), // each keeps two processors busy
-		done:   make(chan struct{}),
-		all:    make(map[*child]bool),
-		stats:  Stats{Decoded: make(map[string]uint64)},
+		limits:  l,
+		slots:   make(chan struct{}, l.Workers),
+		starts:  make(chan startRequest),
+		runs:    make(chan func()),
+		videos:  make(chan struct{}, max(1, l.Workers/2)), // each keeps two processors busy
+		waiting: make(chan struct{}, 2*max(1, l.Workers/2)),
+		done:    make(chan struct{}),
+		all:     make(map[*child]bool),
+		stats:   Stats{Decoded: make(map[string]uint64)},
 	}
 	h.ffmpeg, h.blind = findFFmpeg(l.FFmpeg)
 	h.wg.Go(h.starter)

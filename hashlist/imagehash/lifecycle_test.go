@@ -310,6 +310,9 @@ func probe() {
 	if os.Getenv(probeEnv) == "" {
 		return
 	}
+	if os.Getenv(probeEnv) == "video" {
+		probeVideo()
+	}
 	file, err := os.CreateTemp("", "probe")
 	if err != nil {
 		fmt.Println("create temp:", err)

@@ -15,6 +15,7 @@ func TestMain(m *testing.M) {
 	WorkerMain()
 	code := m.Run()
 	sharedHasher().Close()
+	videoHasher().Close()
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1

@@ -94,6 +94,13 @@ func (h *Hasher) video(ctx context.Context, format string, media []byte) (m Medi
 	if !ok {
 		return m, fmt.Errorf("%w: %s, of which nothing is examined", ErrVideo, format)
 	}
+	// Few may wait: each keeps a file in memory and a place among the uploads, which pictures need as well.
+	select {
+	case h.waiting <- struct{}{}:
+		defer func() { <-h.waiting }()
+	default:
+		return m, fmt.Errorf("%w: more videos come at once than can be looked at", ErrVideo)
+	}
 	select {
 	case h.videos <- struct{}{}:
 	case <-ctx.Done():

@@ -5,11 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -252,14 +254,102 @@ func TestVideoEnds(t *testing.T) {
 
 // BenchmarkVideo takes the time for a minute of video at 1280x720.
 func BenchmarkVideo(b *testing.B) {
-	file := film(b, "a.mp4", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-t", "60", "-c:v", "libx264", "-preset", "veryfast")
+	file := film(b, "a.mp4", "-f", "lavfi", "-i", "testsrc2=size=1280x720:rate=30", "-t", "60", "-c:v", "libx264", "-preset", "ultrafast", "-crf", "30")
 	l := DefaultLimits()
-	l.Workers, l.VideoTimeout = 1, 5*time.Minute
+	l.Workers, l.VideoTimeout, l.MaxBytes = 1, 5*time.Minute, 1<<30
 	h := must(NewHasher(l))
 	defer h.Close()
+	var decode, hash time.Duration
 	for b.Loop() {
-		if _, err := h.Hash(b.Context(), file); err != nil {
+		m, err := h.Hash(b.Context(), file)
+		if err != nil {
 			b.Fatal(err)
 		}
+		decode, hash = decode+m.DecodeTime, hash+m.HashTime
+	}
+	b.ReportMetric(decode.Seconds()/float64(b.N), "s-ffmpeg/min")
+	b.ReportMetric(hash.Seconds()/float64(b.N), "s-PDQ/min")
+	b.ReportMetric(0, "ns/op")
+}
+
+// probeVideo is what TestVideoConfined starts: it confines itself as ffmpeg is, and tries what a
+// decoder that was taken over would.
+func probeVideo() {
+	dir, err := os.MkdirTemp("", "probe")
+	if err != nil {
+		fmt.Println("temp:", err)
+		os.Exit(1)
+	}
+	defer os.RemoveAll(dir)
+	old := filepath.Join(dir, "old")
+	if err := errors.Join(os.WriteFile(old, []byte("x"), 0o600), confineVideo(1<<50, 60)); err != nil {
+		fmt.Println("confine:", err)
+		os.Exit(1)
+	}
+	open := func(name string, flags int) error {
+		f, err := os.OpenFile(name, flags, 0o600)
+		if err == nil {
+			f.Close()
+		}
+		return err
+	}
+	_, dialErr := net.Dial("udp", "127.0.0.1:9")
+	_, listenErr := net.Listen("tcp", "127.0.0.1:0")
+	for _, c := range []struct {
+		what string
+		err  error
+	}{
+		{"create", open(filepath.Join(dir, "new"), os.O_WRONLY|os.O_CREATE)}, {"write", open(old, os.O_WRONLY)}, {"read and write", open(old, os.O_RDWR)},
+		{"append", open(old, os.O_WRONLY|os.O_APPEND)}, {"empty", open(old, os.O_TRUNC)}, {"remove", os.Remove(old)}, {"rename", os.Rename(old, old+"2")},
+		{"link", os.Symlink(old, old+"3")}, {"mkdir", os.Mkdir(filepath.Join(dir, "d"), 0o700)}, {"chmod", os.Chmod(old, 0o777)},
+		{"dial", dialErr}, {"listen", listenErr}, {"exec", exec.Command("/bin/true").Run()}, {"kill", syscall.Kill(os.Getppid(), 0)},
+	} {
+		if !errors.Is(c.err, syscall.EPERM) {
+			fmt.Printf("%s: %v\n", c.what, c.err)
+		}
+	}
+	if err := open("/etc/passwd", os.O_RDONLY); err != nil {
+		fmt.Println("cannot read:", err)
+	}
+	fmt.Println("done")
+	os.Exit(0)
+}
+
+// TestVideoConfined: what becomes ffmpeg can read, and neither write, nor connect, nor start
+// anything, nor signal anybody.
+func TestVideoConfined(t *testing.T) {
+	cmd := exec.CommandContext(t.Context(), must(os.Executable()))
+	cmd.Env = append(os.Environ(), probeEnv+"=video")
+	out, err := cmd.CombinedOutput()
+	if err != nil || string(out) != "done\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// TestVideosAtOnce: of many videos at once some are looked at, and none waits for long.
+func TestVideosAtOnce(t *testing.T) {
+	file := film(t, "a.mp4", "-f", "lavfi", "-i", "testsrc=size=160x120:rate=10", "-t", "2", "-c:v", "libx264", "-preset", "ultrafast")
+	h := videoHasher()
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	seen, refused := 0, 0
+	for range 12 {
+		all.Go(func() {
+			_, err := h.Hash(t.Context(), file)
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				seen++
+			case errors.Is(err, ErrVideo) && strings.Contains(err.Error(), "at once"):
+				refused++
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if seen == 0 || seen+refused != 12 {
+		t.Errorf("%d were looked at and %d refused", seen, refused)
 	}
 }
