@@ -543,7 +543,11 @@ func (w *weighing) reason(best int, r *Result) string {
 	if labels := union(s.list.current.Labels, s.labels); len(labels) > 0 {
 		b.WriteString(" (" + strings.Join(labels, ", ") + ")")
 	}
-	fmt.Fprintf(&b, ", %v at distance %d, listed by %s", Algorithm(p.in), c.distance, s.issuer)
+	if c.asked|c.listed != 0 {
+		fmt.Fprintf(&b, ", with %d %% of its frames, which are %d %% of the listed video's, listed by %s", c.asked, c.listed, s.issuer)
+	} else {
+		fmt.Fprintf(&b, ", %v at distance %d, listed by %s", Algorithm(p.in), c.distance, s.issuer)
+	}
 	switch {
 	case c.own && s.list.origin != "":
 		b.WriteString(", confirmed here")

@@ -147,6 +147,7 @@ func match(m *hashlist.Match) *pb.Match {
 		Issuer:            m.Issuer, StatementId: m.Statement, Action: pb.Action(m.Action),
 		Transform: m.Probe.Transform, QueryIndex: uint32(m.Probe.Index),
 		Suppressed: m.Suppressed, Reason: m.Reason, Published: timestamppb.New(m.Published),
+		AskedShare: uint32(m.AskedShare), ListedShare: uint32(m.ListedShare),
 	}
 }
 

@@ -177,6 +177,8 @@ type matchLine struct {
 	Statement  string   `json:"statement_id"`
 	Reason     string   `json:"reason"`
 	Published  *string  `json:"published"`
+	Asked      uint32   `json:"asked_share,omitempty"`  // of a video, how many in a hundred of its frames match
+	Listed     uint32   `json:"listed_share,omitempty"` // and of the listed video's
 }
 
 func (a *app) printLookup(query string, answer *pb.LookupMediaResponse) error {
@@ -188,6 +190,7 @@ func (a *app) printLookup(query string, answer *pb.LookupMediaResponse) error {
 				m.GetList(), m.GetListId(), some(m.GetLabels()), m.GetAlgorithm(), m.GetDistance(), m.GetSimilarityPercent(),
 				m.GetTransform(), m.GetQueryIndex(), word(m.GetAction()), m.GetSuppressed(), m.GetIssuer(),
 				m.GetStatementId(), m.GetReason(), stamp(m.GetPublished()),
+				m.GetAskedShare(), m.GetListedShare(),
 			})
 		}
 		return a.line(struct {

@@ -668,7 +668,11 @@ type Match struct {
 	// Why, in the issuer's words.
 	Reason string `protobuf:"bytes,13,opt,name=reason,proto3" json:"reason,omitempty"`
 	// When the statement was made.
-	Published     *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=published,proto3" json:"published,omitempty"`
+	Published *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=published,proto3" json:"published,omitempty"`
+	// Of a video, how many in a hundred of its frames match the listed video. 0 for all else.
+	AskedShare uint32 `protobuf:"varint,20,opt,name=asked_share,json=askedShare,proto3" json:"asked_share,omitempty"`
+	// Of a video, how many in a hundred of the listed video's frames match it. 0 for all else.
+	ListedShare   uint32 `protobuf:"varint,21,opt,name=listed_share,json=listedShare,proto3" json:"listed_share,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -799,6 +803,20 @@ func (x *Match) GetPublished() *timestamppb.Timestamp {
 		return x.Published
 	}
 	return nil
+}
+
+func (x *Match) GetAskedShare() uint32 {
+	if x != nil {
+		return x.AskedShare
+	}
+	return 0
+}
+
+func (x *Match) GetListedShare() uint32 {
+	if x != nil {
+		return x.ListedShare
+	}
+	return 0
 }
 
 // LookupResponse is the answer to one lookup.
@@ -1088,7 +1106,8 @@ func (x *LookupMediaResponse) GetMedia() *Media {
 // Media is what decoding a file gave.
 type Media struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// jpeg, png, gif, webp, avif, heic or jxl; empty if it could not be decoded.
+	// jpeg, png, gif, webp, avif, heic or jxl; of a video mp4, webm, ogg, flv, avi, asf, mpeg,
+	// mpegvideo or mpegts; empty if it could not be decoded.
 	Format string `protobuf:"bytes,1,opt,name=format,proto3" json:"format,omitempty"`
 	// Pixels.
 	Width uint32 `protobuf:"varint,2,opt,name=width,proto3" json:"width,omitempty"`
@@ -1175,7 +1194,7 @@ type Frame struct {
 	Index uint32 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
 	// PDQ quality, 0 to 100.
 	Quality uint32 `protobuf:"varint,2,opt,name=quality,proto3" json:"quality,omitempty"`
-	// PDQ, pHash and dHash of the frame as it is, in the form "algorithm:hex".
+	// PDQ, pHash and dHash of the frame as it is, in the form "algorithm:hex"; of a video's frame PDQ alone.
 	Hashes        []string `protobuf:"bytes,3,rep,name=hashes,proto3" json:"hashes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -6072,7 +6091,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
 	"\x05alias\x18\x02 \x01(\tR\x05alias\x12\x12\n" +
 	"\x04post\x18\x03 \x01(\tR\x04post\x12\x14\n" +
-	"\x05actor\x18\x04 \x01(\tR\x05actor\"\xcc\x03\n" +
+	"\x05actor\x18\x04 \x01(\tR\x05actor\"\x90\x04\n" +
 	"\x05Match\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x17\n" +
 	"\alist_id\x18\x02 \x01(\tR\x06listId\x12\x16\n" +
@@ -6091,7 +6110,10 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"suppressed\x18\f \x01(\bR\n" +
 	"suppressed\x12\x16\n" +
 	"\x06reason\x18\r \x01(\tR\x06reason\x128\n" +
-	"\tpublished\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\"\xf5\x01\n" +
+	"\tpublished\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\x12\x1f\n" +
+	"\vasked_share\x18\x14 \x01(\rR\n" +
+	"askedShare\x12!\n" +
+	"\flisted_share\x18\x15 \x01(\rR\vlistedShare\"\xf5\x01\n" +
 	"\x0eLookupResponse\x12*\n" +
 	"\amatches\x18\x01 \x03(\v2\x10.tocsin.v1.MatchR\amatches\x12\x1c\n" +
 	"\ttruncated\x18\x02 \x01(\bR\ttruncated\x12,\n" +
