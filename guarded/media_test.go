@@ -139,13 +139,15 @@ func TestMediaBounds(t *testing.T) {
 				w.(http.Flusher).Flush()
 			}
 		case "/endless":
-			for r.Context().Err() == nil {
-				w.Write(make([]byte, 1<<16))
+			for range 1000 { // as good as endless
+				if _, err := w.Write(make([]byte, 1<<14)); err != nil {
+					return
+				}
 			}
 		case "/bomb":
 			w.Header().Set("Content-Encoding", "gzip")
 			z := gzip.NewWriter(w)
-			z.Write(make([]byte, 100*limit))
+			z.Write(make([]byte, 10*limit))
 			z.Close()
 		case "/text":
 			w.Header().Set("Content-Type", "text/html")
@@ -173,7 +175,7 @@ func TestMediaBounds(t *testing.T) {
 		"/most": nil, "/more": ErrTooLarge, "/more-chunked": ErrTooLarge, "/endless": ErrTooLarge, "/bomb": nil, "/text": nil,
 		"/empty": ErrAnswer, "/gone": ErrAnswer, "/cut": errAny, "/loop": ErrAnswer, "/slow": context.DeadlineExceeded,
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if path == "/slow" {
 			cancel()
 			ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)

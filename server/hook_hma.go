@@ -203,8 +203,16 @@ func (h *hook) hmaHash(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	if f == nil || len(f.media.Frames) == 0 && a.status != http.StatusOK {
 		return nil, a
 	}
-	return signals(f.media, only), a
+	v := signals(f.media, only)
+	for name, signal := range v {
+		h.hashed.Add(name+":"+signal, f.media)
+	}
+	return v, a
 }
+
+// hmaMemory is how many files are remembered for whoever asks for a hash first, and then
+// about it: a hash alone has lost the picture, and with it what is needed to find mirrored and turned copies.
+const hmaMemory = 1024
 
 func (h *hook) hmaLookup(ctx context.Context, w http.ResponseWriter, r *http.Request, c *caller) (any, hookAnswer) {
 	q := r.URL.Query()
@@ -311,7 +319,9 @@ func (h *hook) hmaSignal(q url.Values) (*hashlist.Result, hookAnswer) {
 			return nil, refusal(http.StatusBadRequest, "invalid signal: not a %v hash", alg)
 		}
 		query.Probes = []hashlist.Probe{{Hash: v}}
-		if alg == hashlist.PDQ {
+		if m, ok := h.hashed.Get(q.Get("signal_type") + ":" + v.Hex()); ok {
+			query.Probes = probes(m, h.cfg.Policy.MinQuality)
+		} else if alg == hashlist.PDQ {
 			query.Probes = append(query.Probes, hashlist.Probe{Hash: v.Complement(), Transform: "inverted"})
 		}
 	}

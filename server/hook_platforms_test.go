@@ -7,6 +7,8 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"image"
+	"image/color"
 	"io"
 	"mime/multipart"
 	"net"
@@ -101,6 +103,11 @@ func sameJSON(t *testing.T, what, got, want string) {
 	}
 }
 
+// mirrored is a picture with left and right exchanged.
+type mirrored struct{ image.Image }
+
+func (m mirrored) At(x, y int) color.Color { return m.Image.At(m.Bounds().Dx()-1-x, y) }
+
 // samples are a banned picture, another, and what is no picture.
 func samples(t *testing.T) map[string][]byte {
 	return map[string][]byte{
@@ -108,6 +115,7 @@ func samples(t *testing.T) map[string][]byte {
 		"/copy.jpg":    encodeJPEG(t, photo(2, 400, 300), 60),
 		"/good.jpg":    encodeJPEG(t, photo(1, 320, 240), 90),
 		"/broken.jpg":  encodeJPEG(t, photo(1, 320, 240), 90)[:40],
+		"/mirror.jpg":  encodeJPEG(t, mirrored{photo(2, 320, 240)}, 90),
 		"/a.jpg?x=1&y": encodeJPEG(t, photo(2, 400, 300), 60),
 	}
 }
@@ -343,6 +351,12 @@ func TestHookHMA(t *testing.T) {
 				continue
 			}
 			sameJSON(t, c.what, body, c.want)
+		}
+		// As policyserv asks: at first for the hash, and then about it.
+		turned := n.media(files["/mirror.jpg"]).Frames[0].PDQ[0].Hex()
+		post("/h/hash", "photo", files["/mirror.jpg"])
+		if code, body := do("GET", "/m/lookup?signal_type=pdq&signal="+turned, "", nil); code != 200 || !strings.Contains(body, "RE_FUSED") {
+			t.Errorf("a mirrored copy: %d %s", code, body)
 		}
 		if code, body := do("GET", "/status", "", nil); code != 200 || body != "I-AM-ALIVE" {
 			t.Errorf("status: %d %s", code, body)

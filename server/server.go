@@ -61,7 +61,8 @@ type Server struct {
 	uploads  *semaphore.Weighted                    // one for each file held in memory
 	cache    *lru.Cache[[32]byte, *imagehash.Media] // by SHA-256 of the bytes; nil for none
 	claims   claims
-	doings   doings // of Mastodon's webhooks
+	doings   doings                               // of Mastodon's webhooks
+	hashed   *lru.Cache[string, *imagehash.Media] // by a signal that HMA's hook gave out lately; nil without it
 	breaker  *hashlist.Breaker
 	webhooks *prometheus.CounterVec
 
@@ -125,6 +126,11 @@ func New(cfg Config) (_ *Server, err error) {
 	if cfg.Limit.Cached > 0 {
 		if s.cache, err = lru.New[[32]byte, *imagehash.Media](cfg.Limit.Cached); err != nil {
 			return nil, fmt.Errorf("cache: %w", err)
+		}
+	}
+	if cfg.Hooks.HMA != nil {
+		if s.hashed, err = lru.New[string, *imagehash.Media](hmaMemory); err != nil {
+			return nil, fmt.Errorf("memory of HMA's hook: %w", err)
 		}
 	}
 	cfg.Breaker.Opened = s.askBreaker
