@@ -200,6 +200,59 @@ func TestActsOverGRPC(t *testing.T) {
 	}
 }
 
+// What was let through and is banned later is acted on where it was seen, and again after a restart nothing is.
+func TestHitsAreActedOn(t *testing.T) {
+	db := testDB(t)
+	desk, err := platform.NewDesk(t.Context(), platform.Config{
+		Platforms: []platform.Platform{{
+			Name: "ours", Kind: "pictrs", URL: "http://127.0.0.1:1", Token: "secret", DryRun: true, PerHour: 5, PerDay: 5,
+			On: map[hashlist.Verdict][]platform.Kind{hashlist.VerdictReject: {platform.DeleteMedia}},
+		}},
+		Acts: db, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var w *hashlist.Window
+	n := start(t, func(c *Config) {
+		if w, err = hashlist.OpenWindow(t.Context(), c.Lists, hashlist.WindowConfig{
+			Store: db, Key: make([]byte, hashlist.WindowKeySize), Keep: time.Hour, Entries: 10, Durable: true, Log: slog.New(slog.DiscardHandler),
+		}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(w.Close)
+		w.Start()
+		c.Window, c.Acts, c.Marks = w, desk, db
+	})
+	conn := n.owner()
+	for _, alias := range []string{"first.webp", "second.webp"} {
+		v, err := pb.NewLookupServiceClient(conn).Lookup(t.Context(), &pb.LookupRequest{Hashes: []string{listedHash}, Reference: &pb.Reference{Alias: alias}})
+		if err != nil || v.GetVerdict() != pb.Verdict_VERDICT_ALLOW {
+			t.Fatal(v, err)
+		}
+	}
+	n.ban("refused", mustHash(t, listedHash))
+	poll(t, "both are noted", func() bool { return len(desk.List("", platform.Dry)) == 2 })
+	poll(t, "the place is noted", func() bool { seq, _, err := db.Mark(t.Context(), hitsMark); return err == nil && seq > 0 })
+	for _, a := range desk.List("", 0) {
+		if a.Kind != platform.DeleteMedia || a.Target != "first.webp" && a.Target != "second.webp" || a.Finding.Statement == "" {
+			t.Errorf("%+v", a)
+		}
+	}
+	// Handed over again, as after a crash before the place was noted, it changes nothing.
+	for hit, err := range w.Hits(t.Context(), 0) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range findingsOf(&hit) {
+			n.Server.act(t.Context(), f)
+		}
+	}
+	if all := desk.List("", 0); len(all) != 2 {
+		t.Errorf("%d acts", len(all))
+	}
+}
+
 // The digest counts what is behind the last one, holds no hash, and is sent once.
 func TestDigestCounts(t *testing.T) {
 	db := testDB(t)
