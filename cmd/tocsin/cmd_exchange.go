@@ -52,7 +52,7 @@ beforehand what would change, and --report FILE writes it down.
 
 Rows that are refused (no hash, the all-zero hash, low quality, a canary, a domain
 with stars in it) are counted, and the first of them told with their line on
-standard error; the exit status stays 0 unless every row is refused. With --strict
+standard error; the exit status stays 0 unless every row is refused or something is held. With --strict
 the import stops at the first of them with exit status 1; what was listed before
 stays. With --json the refused rows, up to 10,000 of them, then the sum, are printed.
 
@@ -157,6 +157,9 @@ told on standard error.
 		}
 		if sum.GetDone() && sum.GetRefused() > 0 && sum.GetRefused() == sum.GetRows() && err == nil {
 			err = fmt.Errorf("nothing in %s was accepted: is its format %s? `tocsin import --help` describes the formats", printable(args[0]), cmp.Or(sum.GetFormat(), *format))
+		}
+		if held := sum.GetHeld(); held != "" && !*dryRun && err == nil {
+			err = fmt.Errorf("held for you to decide: %s; nothing was done but to list hashes: look with --dry-run, then say --approve", printable(held))
 		}
 		if *draft {
 			a.tellDrafted(sum, err, *list)
@@ -310,8 +313,8 @@ func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dry
 	if c, r := sum.GetChanged(), sum.GetRetracted(); c+r > 0 {
 		did += fmt.Sprintf(", %d changed, %d retracted", c, r)
 	}
-	if held := sum.GetHeld(); held != "" {
-		a.warn("held for you to decide: %s; nothing was done but to list hashes; look with --dry-run, then say --approve", printable(held))
+	if held := sum.GetHeld(); held != "" && dryRun {
+		a.warn("this would be held for you to decide: %s; say --approve to have it done", printable(held))
 	}
 	_, err := fmt.Fprintf(a.out, "%s: %s, %d there already, %s refused\n",
 		plural(sum.GetRows(), "row"), did, sum.GetSkipped(), plural(sum.GetRefused(), "row"))
