@@ -165,6 +165,9 @@ func (c *state) Collect(ch chan<- prometheus.Metric) {
 	count(workerEnds, float64(st.Crashed), "crashed")
 	count(workerEnds, float64(st.Recycled), "recycled")
 	count(queued, st.QueueTime.Seconds())
+	if k := c.s.cfg.Sources; k != nil {
+		collectSources(k, gauge)
+	}
 	if f := c.s.cfg.Federation; f != nil {
 		collectFederation(f, gauge, count)
 	}

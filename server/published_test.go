@@ -287,3 +287,23 @@ func TestMergedBlocks(t *testing.T) {
 		t.Errorf("%v: %q", err, b.String())
 	}
 }
+
+// FuzzPublished: addresses and cursors come from anybody.
+func FuzzPublished(f *testing.F) {
+	f.Add("/lists/a.csv", "0197c0de-0000-7000-8000-000000000001")
+	f.Add("/blocks.json", firesID(time.Unix(1_800_000_000, 0), 77, 5))
+	f.Add("/lists/../x.csv", "%")
+	f.Fuzz(func(t *testing.T, path, since string) {
+		name, form, ok := publishedPath(path)
+		if _, known := published[form]; ok && (!known || name != "" && hashlist.CheckName(name) != nil || !strings.HasSuffix(path, form)) {
+			t.Errorf("%q is %q %q", path, name, form)
+		}
+		seq, index := firesPlace(since)
+		if seq == 0 {
+			return
+		}
+		if s, i := firesPlace(firesID(time.Unix(1_800_000_000, 0), seq, index)); s != seq || i != index {
+			t.Errorf("place %d, %d comes back as %d, %d", seq, index, s, i)
+		}
+	})
+}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/tocsin-fed/tocsin/exchange/source"
@@ -76,6 +77,32 @@ func runMessage(r *source.Run) *pb.SourceRun {
 		v.RefusedRows = append(v.RefusedRows, &pb.RefusedRow{Line: uint64(f.Line), Reason: f.Reason})
 	}
 	return v
+}
+
+var (
+	sourcesBy   = prometheus.NewDesc("tocsin_sources", "Lists of other systems, by how far they have come.", []string{"state"}, nil)
+	sourcesWait = prometheus.NewDesc("tocsin_sources_waiting", "Sources with a run that waits for a person.", nil, nil)
+	sourcesFail = prometheus.NewDesc("tocsin_sources_failing", "Sources whose last run failed.", nil, nil)
+)
+
+// collectSources tells how the sources are, every state at zero too.
+func collectSources(k *source.Keeper, gauge func(*prometheus.Desc, float64, ...string)) {
+	var waiting, failing float64
+	by := map[source.State]int{}
+	for _, s := range k.Sources() {
+		by[s.State]++
+		if s.Pending != 0 {
+			waiting++
+		}
+		if s.Failures > 0 && s.State != source.Removed {
+			failing++
+		}
+	}
+	for state := source.Draft; state <= source.Removed; state++ {
+		gauge(sourcesBy, float64(by[state]), state.String())
+	}
+	gauge(sourcesWait, waiting)
+	gauge(sourcesFail, failing)
 }
 
 // Subscribe implements the RPC.

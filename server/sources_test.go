@@ -143,6 +143,11 @@ func TestSourceService(t *testing.T) {
 	if err := n.decideSource(ctx, full, &hashlist.ReviewDecision{Who: "me", What: hashlist.ChooseApprove}); err == nil {
 		t.Error("what was dismissed was approved")
 	}
+	for _, want := range []string{`tocsin_sources{state="paused"} 1`, `tocsin_sources{state="draft"} 0`, "tocsin_sources_waiting 0"} {
+		if !n.metric(want) {
+			t.Errorf("the metrics lack %s", want)
+		}
+	}
 	// Nobody adds to a source's list by hand.
 	_, err = pb.NewListServiceClient(n.owner()).Submit(ctx, &pb.SubmitRequest{List: "tier0", Hashes: []string{randomHashes(1)[0].String()}})
 	wantCode(t, "ban on a source's list", err, codes.FailedPrecondition)
