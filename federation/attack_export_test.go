@@ -53,4 +53,8 @@ func (n *Node) Outlets() int {
 func (n *Node) RoomOfOrigin(to int) { n.maxOfOrigin = to }
 
 // ForgetPaces lets everybody send as if they had not sent before.
-func (n *Node) ForgetPaces() { n.paces.Purge() }
+func (n *Node) ForgetPaces() {
+	n.paces.Purge()
+	n.letterPaces.Purge()
+	n.disputePaces.Purge()
+}

@@ -81,7 +81,7 @@ func newFuzzed(f *testing.F, b *bad) (*federation.Node, *hashlist.Lists) {
 		}
 	}
 	n, err := federation.New(f.Context(), federation.Config{
-		Origin: origin, Lists: lists, Peers: db, Key: requestKey(), HeadKey: secret, Loopback: true,
+		Origin: origin, Lists: lists, Peers: db, Letters: db, Reviews: db, Key: requestKey(), HeadKey: secret, Loopback: true,
 		Issuers: []federation.LocalIssuer{{Name: "alice", Public: alice.PublicKey()}},
 		Transport: documents{
 			b.list: encode(f, b.listActor()), b.origin + "/users/mallory": encode(f, b.person("/users/mallory", method(b.origin+"/users/mallory", b.secret))),
@@ -137,6 +137,13 @@ func FuzzInbox(f *testing.F) {
 	} {
 		f.Add(encode(f, v), true)
 		f.Add(encode(f, v), false)
+	}
+	for _, s := range []hashlist.Statement{
+		{Kind: hashlist.Dispute, About: "https://hashes.example/statements/x", Reason: "wrong"},
+		{Kind: hashlist.Confirmation, About: "https://hashes.example/statements/x"},
+		{Kind: hashlist.Retraction, Retracts: more.Statement.ID},
+	} {
+		f.Add(b.seal(s).Signed, false) // statements that come by themselves
 	}
 	f.Fuzz(func(t *testing.T, body []byte, publisher bool) {
 		key := b.origin + "/actor#main-key"
