@@ -38,7 +38,7 @@ func (s *Server) deciderOf(kind hashlist.ReviewKind) decider {
 	case hashlist.ReviewProposal:
 		return decider{of(approve, dismiss), ScopeSubmit, s.decideProposal}
 	case hashlist.ReviewQuarantine:
-		return decider{of(release, keep, ignore, dispute), ScopeAdmin, s.decideStatement}
+		return decider{of(release, keep, dismiss), ScopeAdmin, s.decideQuarantine}
 	case hashlist.ReviewKey:
 		return decider{of(approve, keep, dismiss), ScopeAdmin, nil}
 	case hashlist.ReviewSource:
@@ -241,6 +241,31 @@ func (s *Server) decideStatement(ctx context.Context, r hashlist.Review, d *hash
 		d.Statements = append(d.Statements, id)
 	}
 	return err
+}
+
+// decideQuarantine lets what waits of a list act, or keeps it from acting; or it closes a
+// circuit breaker. What somebody has decided meanwhile stays as it is.
+func (s *Server) decideQuarantine(ctx context.Context, r hashlist.Review, d *hashlist.ReviewDecision) error {
+	state := hashlist.QuarantineReleased
+	switch {
+	case d.What == hashlist.ChooseDismiss:
+		return nil
+	case r.List == "" && d.What == hashlist.ChooseRelease:
+		s.breaker.Close(r.Issuer)
+		return nil
+	case r.List == "":
+		return nil // it closes by itself
+	case d.What == hashlist.ChooseKeep:
+		state = hashlist.QuarantineKept
+	}
+	w, err := s.window()
+	if err != nil {
+		return err
+	}
+	if _, err := w.Decide(ctx, r.List, state, d.Who, d.Why); err != nil && !errors.Is(err, hashlist.ErrNotQuarantined) {
+		return err
+	}
+	return nil
 }
 
 // decideDispute answers who finds a statement of this node's issuer wrong: it is

@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"slices"
 
@@ -76,12 +78,49 @@ func (s *Server) recall(ctx context.Context, r *hashlist.Review) error {
 	}
 	i := slices.IndexFunc(all, func(h hashlist.Review) bool { return h.Verdict == r.Verdict })
 	if i < 0 {
-		return nil
+		return s.recallAudit(ctx, r)
 	}
 	h, ok, err := s.cfg.Reviews.FindReview(ctx, all[i].ID) // with its body
 	if err != nil || !ok {
 		return err
 	}
 	r.Statement, r.List, r.Issuer, r.Distance, r.Algorithm, r.Body = h.Statement, h.List, h.Issuer, h.Distance, h.Algorithm, h.Body
+	return nil
+}
+
+// recallAudit does so from the audit log, for a verdict that refused something.
+func (s *Server) recallAudit(ctx context.Context, r *hashlist.Review) error {
+	if s.cfg.Audit == nil {
+		return nil
+	}
+	entry, ok, err := s.cfg.Audit.FindAudit(ctx, r.Verdict)
+	if err != nil || !ok || entry.Kind != "verdict" {
+		return err
+	}
+	var v struct {
+		Hashes  []string `json:"hashes"`
+		Matches []struct {
+			List, Issuer, Statement, Algorithm string
+			Distance                           int
+			Suppressed                         bool
+		} `json:"matches"`
+	}
+	if err := json.Unmarshal(entry.Body, &v); err != nil {
+		return fmt.Errorf("entry %s of the audit log: %w", entry.ID, err)
+	}
+	for _, m := range v.Matches {
+		if !m.Suppressed {
+			r.Statement, r.List, r.Issuer, r.Distance, r.Algorithm = m.Statement, m.List, m.Issuer, m.Distance, m.Algorithm
+			break
+		}
+	}
+	var hashes []hashlist.Hash
+	for _, text := range v.Hashes {
+		h, err := hashlist.ParseHash(text)
+		if err == nil && (h.Algorithm() == hashlist.PDQ || h.Algorithm() == hashlist.SHA256) && len(hashes) < heldHashes {
+			hashes = append(hashes, h)
+		}
+	}
+	r.Body = writeHashes(hashes)
 	return nil
 }

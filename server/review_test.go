@@ -612,6 +612,52 @@ func TestReviewsAreListedAndWatched(t *testing.T) {
 	next("hit-5")
 }
 
+// An appeal against a verdict that the audit log has knows what it rested on.
+func TestAppealRecallsVerdict(t *testing.T) {
+	change, db := withQueue(t)
+	n := start(t, change)
+	owner := clientsOf(n.owner())
+	h := randomHashes(1)
+	about := n.theirs(h...)
+	if _, err := db.AppendAudit(t.Context(), hashlist.AuditEntry{ID: "v1", Kind: "verdict", At: time.Now(), Who: "x", Body: []byte(fmt.Sprintf(
+		`{"hashes":[%q,"nonsense"],"matches":[{"statement":"s","suppressed":true},{"list":"https://other.example/lists/refused","issuer":"https://other.example/users/bob","statement":%q,"algorithm":"pdq","distance":3}]}`,
+		h[0].String(), about))}); err != nil {
+		t.Fatal(err)
+	}
+	a, err := owner.reviews.Appeal(t.Context(), &pb.AppealRequest{VerdictId: "v1", Text: "a painting"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, _, err := db.FindReview(t.Context(), a.GetId())
+	if err != nil || r.Statement != about || r.Distance != 3 || string(r.Body) != h[0].String() {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	if v := owner.verdict(t, h[0]); v != pb.Verdict_VERDICT_REJECT {
+		t.Fatal(v)
+	}
+	if _, err := owner.decide(t, a.GetId(), pb.ReviewChoice_REVIEW_CHOICE_ALLOW, "so it is"); err != nil {
+		t.Fatal(err)
+	}
+	if v := owner.verdict(t, h[0]); v != pb.Verdict_VERDICT_ALLOW {
+		t.Errorf("%v after the appeal was granted", v)
+	}
+}
+
+func TestQuarantineIsDecided(t *testing.T) {
+	change, db := withQueue(t)
+	n := start(t, change)
+	owner := clientsOf(n.owner())
+	n.asks(db, hashlist.Review{ID: "quarantine-1", Kind: hashlist.ReviewQuarantine, Issuer: "https://other.example/users/bob"}) // a breaker
+	if _, err := owner.decide(t, "quarantine-1", pb.ReviewChoice_REVIEW_CHOICE_RELEASE, ""); err != nil {
+		t.Error(err)
+	}
+	n.asks(db, hashlist.Review{ID: "quarantine-2", Kind: hashlist.ReviewQuarantine, List: "https://other.example/lists/refused"})
+	_, err := owner.decide(t, "quarantine-2", pb.ReviewChoice_REVIEW_CHOICE_RELEASE, "")
+	wantCode(t, "without a window", err, codes.FailedPrecondition)
+	_, err = owner.decide(t, "quarantine-2", pb.ReviewChoice_REVIEW_CHOICE_BAN, "x")
+	wantCode(t, "ban a list", err, codes.InvalidArgument)
+}
+
 // What cannot be stored is said, and nothing is taken for decided.
 func TestDecisionThatFails(t *testing.T) {
 	change, db := withQueue(t)

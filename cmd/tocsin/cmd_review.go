@@ -79,7 +79,7 @@ const choicesHelp = `What can be decided depends on the kind:
   dispute   another issuer finds our statement wrong. uphold (say once more that it is right),
             withdraw (retract it), dismiss (say nothing)
   quarantine  a statement or list would match more than expected. release (let it act), keep
-            (it does not), ignore, dispute
+            (it does not), dismiss. Of a circuit breaker: release (close it)
   key       an issuer has another key. approve, keep (the old one), dismiss
   source, act   a run or an act waits. approve, dismiss
   preserve  something that was reported must be kept. keep, release, dismiss
