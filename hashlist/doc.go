@@ -22,6 +22,9 @@
 // are no nearer than they are. [Lists.Subject] finds the statements about an account,
 // a server or an address of content, and [Lists.About] what others say of a statement.
 //
+// How far issuers are believed follows from statements by which they vouch for each
+// other, as a maximum flow from this node's own issuers: [Lists.Belief].
+//
 // What another node lists counts here as far as [Lists.Heed] says, and
 // [Lists.Void] takes back what was said with a stolen key. Neither is part of the
 // fold that nodes compare.

@@ -40,7 +40,8 @@ func (s *Server) deciderOf(kind hashlist.ReviewKind) decider {
 	case hashlist.ReviewQuarantine:
 		return decider{of(release, keep, dismiss), ScopeAdmin, s.decideQuarantine}
 	case hashlist.ReviewKey:
-		return decider{of(approve, keep, dismiss), ScopeAdmin, nil}
+		// Nobody's word makes a key somebody's: that takes its fingerprint, see VerifyKey.
+		return decider{of(keep, dismiss), ScopeAdmin, nil}
 	case hashlist.ReviewSource:
 		return decider{of(approve, dismiss), ScopeAdmin, s.decideSource}
 	case hashlist.ReviewAct:

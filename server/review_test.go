@@ -284,7 +284,7 @@ func TestDecisionsAreRefused(t *testing.T) {
 		{owner, "closed-1", pb.ReviewChoice_REVIEW_CHOICE_DISMISS, "x", codes.FailedPrecondition},
 		{mod, "hit-1", pb.ReviewChoice_REVIEW_CHOICE_ALLOW, "x", codes.PermissionDenied},
 		{mod, "hit-1", pb.ReviewChoice_REVIEW_CHOICE_IGNORE, "x", codes.PermissionDenied},
-		{mod, "key-1", pb.ReviewChoice_REVIEW_CHOICE_APPROVE, "x", codes.PermissionDenied},
+		{mod, "key-1", pb.ReviewChoice_REVIEW_CHOICE_KEEP, "x", codes.PermissionDenied},
 		{reader, "hit-1", pb.ReviewChoice_REVIEW_CHOICE_DISMISS, "x", codes.PermissionDenied},
 	} {
 		_, err := c.by.decide(t, c.id, c.what, c.why)

@@ -62,6 +62,10 @@ By default nobody else learns of it. With --public anybody may read it, with
 Their keys are fetched and pinned. Compare the fingerprint over the telephone and
 say so with "tocsin trust verify": until then you take their server's word for it.
 
+If lists of theirs are followed already, you are told first what these would have
+refused of what was uploaded lately if they acted and were believed. Where that is more than
+expected, nothing is said without --yes.
+
 With --draft nothing is said: the statements are printed as they are to be signed
 with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		Example: `  tocsin trust add @alice@hashes.example --label csam --amount full --depth 1
@@ -77,6 +81,7 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 	followers := f.Bool("followers", false, "approved followers of list trust may read it")
 	f.Bool("private", false, "nobody else may read it (the default)")
 	reason := f.String("reason", "", "why, for people")
+	yes := f.Bool("yes", false, "also if their lists would have refused more than expected")
 	draft := f.Bool("draft", false, draftUsage)
 	cmd.MarkFlagsMutuallyExclusive("public", "followers", "private")
 	c := a.client(cmd)
@@ -106,6 +111,9 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 			r.Audience = pb.Audience_AUDIENCE_FOLLOWERS
 		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
+			if err := a.foresee(ctx, n, m); err != nil && !*yes {
+				return err
+			}
 			answer, err := n.trust().Vouch(ctx, r)
 			if err != nil {
 				return err
@@ -132,6 +140,37 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		})
 	}
 	return cmd
+}
+
+// foresee tells what the lists of an issuer that are followed would have done to the uploads of the
+// recent window if they acted. It fails if that is more than expected.
+func (a *app) foresee(ctx context.Context, n *node, m *pb.Vouching) error {
+	answer, err := n.trust().GetIssuer(ctx, &pb.GetIssuerRequest{Issuer: m.GetObject(), Labels: m.GetLabels()})
+	if err != nil {
+		return nil // whoever is not known lists nothing here
+	}
+	most := pb.Verdict_VERDICT_FLAG
+	if m.GetAmount() >= hashlist.MostBelief {
+		most = pb.Verdict_VERDICT_REJECT
+	} else if m.GetAmount() >= hashlist.PartialBelief {
+		most = pb.Verdict_VERDICT_HOLD
+	}
+	suspicious := ""
+	for _, list := range answer.GetLists() {
+		p, err := n.window.Preview(ctx, &pb.PreviewRequest{List: list, Most: most})
+		if err != nil {
+			continue // no window is kept, or nothing of the list has come
+		}
+		a.warn("believed like that, list %s would have refused %d of the last %d uploads, held %d and flagged %d",
+			handle(list), p.GetRejected(), p.GetUploads(), p.GetHeld(), p.GetFlagged())
+		if p.GetSuspicious() {
+			suspicious = handle(list)
+		}
+	}
+	if suspicious != "" {
+		return fmt.Errorf("that is more than is expected: look at `tocsin window preview %s`, and add --yes if it is right", suspicious)
+	}
+	return nil
 }
 
 type vouchingLine struct {
