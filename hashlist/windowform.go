@@ -83,15 +83,23 @@ func appendText(b []byte, s string) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
+// appendMoment writes what decoder.moment reads.
+func appendMoment(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, 0)
+	}
+	return binary.AppendUvarint(b, uint64(t.Unix()))
+}
+
 func (s *SeenUpload) encode(b []byte) []byte {
-	b = binary.AppendUvarint(b, uint64(s.First.Unix()))
-	b = binary.AppendUvarint(b, uint64(s.Last.Unix()))
+	b = appendMoment(b, s.First)
+	b = appendMoment(b, s.Last)
 	b = binary.AppendUvarint(b, uint64(s.Count))
 	b = append(b, byte(s.Answered), byte(len(s.Sightings)))
 	for i := range s.Sightings {
 		v := &s.Sightings[i]
 		b = binary.AppendUvarint(b, v.ID)
-		b = binary.AppendUvarint(b, uint64(v.At.Unix()))
+		b = appendMoment(b, v.At)
 		b = append(b, byte(v.Answered))
 		for _, f := range v.Reference.fields() {
 			b = appendText(b, f.text)
@@ -160,7 +168,9 @@ func decodeUpload(id uint64, b []byte) (*upload, error) {
 		return nil, err
 	}
 	u := &upload{id: id}
-	u.seen.decode(d)
+	if u.seen.decode(d); len(u.seen.Sightings) == 0 {
+		return nil, errWindowForm // somebody brought it
+	}
 	u.hit, u.hitSeq = d.verdict(), d.uvarint()
 	n := d.uvarint()
 	if n > maxWindowProbes {
@@ -204,7 +214,7 @@ func decodeUpload(id uint64, b []byte) (*upload, error) {
 func (h *Hit) encode(b []byte) []byte {
 	b = append(b, windowForm)
 	b = appendText(b, h.ID)
-	b = binary.AppendUvarint(b, uint64(h.At.Unix()))
+	b = appendMoment(b, h.At)
 	b = append(b, byte(h.Verdict), byte(h.Algorithm))
 	if h.Withdrawn {
 		b = append(b, 1)
@@ -215,7 +225,7 @@ func (h *Hit) encode(b []byte) []byte {
 	m := &h.Match
 	b = binary.AppendUvarint(b, uint64(m.Distance))
 	b = append(b, byte(m.Action))
-	b = binary.AppendUvarint(b, uint64(m.Published.Unix()))
+	b = appendMoment(b, m.Published)
 	for _, text := range [...]string{m.List, m.ListName, m.Issuer, m.Statement, m.Reason, m.Probe.Transform} {
 		b = appendText(b, text)
 	}
