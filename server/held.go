@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -44,8 +45,8 @@ func (s *Server) held(q *hashlist.Query, r *hashlist.Result, verdict string) {
 		}
 		item.Statement, item.List, item.Issuer = m.Statement, m.List, m.Issuer
 		item.Distance, item.Algorithm = m.Distance, m.Probe.Hash.Algorithm().String()
-		item.Summary = boundedText(fmt.Sprintf("Held: %s It is near a hash on list %s (%s). Reason there: %s",
-			r.Reason, m.ListName, strings.Join(m.Labels, ", "), m.Reason), hashlist.MaxReason)
+		item.Summary = boundedText(fmt.Sprintf("Held: %s. Labels: %s. Reason there: %s",
+			r.Reason, cmp.Or(strings.Join(m.Labels, ", "), "none"), cmp.Or(m.Reason, "none given")), hashlist.MaxReason)
 		break
 	}
 	item.Body = writeHashes(listable(q.Probes))

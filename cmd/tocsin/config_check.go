@@ -111,6 +111,8 @@ var bounds = []struct {
 	{key: "policy.video_share", least: 1, most: 100},
 	{key: "policy.video_frames", least: 1, most: 1000},
 	{key: "media.video_timeout", least: float64(10 * time.Millisecond), most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
+	{key: "opinion.arachnid.timeout", least: float64(10 * time.Millisecond), most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
+	{key: "opinion.photodna.timeout", least: float64(10 * time.Millisecond), most: float64(time.Hour), unit: "seconds", unitScale: 1e9},
 	{key: "review.keep", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
 	{key: "review.deadline.held", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
 	{key: "review.deadline.hit", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
