@@ -209,27 +209,3 @@ func unlessFull(err error) error {
 	}
 	return err
 }
-
-// or not, for good. Of a circuit breaker, to release is to close it.
-func (s *Server) decideQuarantine(ctx context.Context, r hashlist.Review, d *hashlist.ReviewDecision) error {
-	if r.List == "" {
-		if d.What == hashlist.ChooseRelease {
-			s.breaker.Close(r.Issuer)
-		}
-		return nil
-	}
-	state := hashlist.QuarantineKept
-	switch d.What {
-	case hashlist.ChooseRelease:
-		state = hashlist.QuarantineReleased
-	case hashlist.ChooseIgnore, hashlist.ChooseDispute:
-		if err := s.decideStatement(ctx, r, d); err != nil {
-			return err
-		}
-	}
-	_, err := s.cfg.Window.Decide(ctx, r.List, state, d.Who, d.Why)
-	if errors.Is(err, hashlist.ErrNotQuarantined) {
-		return nil // it was decided on by `tocsin quarantine`, or before the node stopped
-	}
-	return err
-}
