@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -243,6 +244,7 @@ func FuzzCheck(f *testing.F) {
 type tipline struct {
 	*httptest.Server
 	g     map[string]*regexp.Regexp
+	mu    sync.Mutex // guards what follows: a call that is cut off ends when it likes
 	calls []string
 	fail  map[string]http.HandlerFunc // by path
 	done  map[string]bool             // number to finished
@@ -261,6 +263,8 @@ func newTipline(t *testing.T) *tipline {
 		return 0
 	}
 	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
 		s.calls = append(s.calls, r.URL.Path)
 		if f := s.fail[r.URL.Path]; f != nil {
 			f(w, r)
@@ -357,6 +361,8 @@ func TestSend(t *testing.T) {
 			if err != nil && strings.Contains(err.Error(), "secret") {
 				t.Errorf("the password is in %q", err)
 			}
+			s.mu.Lock()
+			defer s.mu.Unlock()
 			if got := strings.Join(s.calls, " "); got != c.calls {
 				t.Errorf("called %s, want %s", got, c.calls)
 			}
