@@ -43,3 +43,18 @@ type Rules interface {
 	// Text is a rule as it stands, for the audit log; "" for one that there is not.
 	Text(name string) string
 }
+
+// Rules returns the rules in force, nil for none.
+func (l *Lists) Rules() Rules {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.policy.Rules
+}
+
+// SetRules puts other rules in the place of those in force; nil for none.
+func (l *Lists) SetRules(r Rules) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.policy.Rules = r
+	l.changed("")
+}

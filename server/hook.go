@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -118,6 +119,7 @@ func (h *hook) admitted(w http.ResponseWriter, r *http.Request, secret string, w
 	}
 	ctx, cancel, end := h.requestContext(r)
 	defer cancel()
+	ctx = context.WithValue(ctx, callerKey{}, c)
 	return work(context.WithValue(ctx, endKey{}, end), c)
 }
 
@@ -246,7 +248,8 @@ func (h *hook) verdict(c *caller, f *finding) hookAnswer {
 	if f.Verdict == hashlist.VerdictAllow {
 		return answerAllow
 	}
-	a := hookAnswer{Verdict: "allow", status: http.StatusOK, Reference: reference(), why: f.Verdict.String()}
+	// For a hold or a rejection, tocsin explain knows it.
+	a := hookAnswer{Verdict: "allow", status: http.StatusOK, Reference: cmp.Or(f.id, reference()), why: f.Verdict.String()}
 	if h.refuses(f.Verdict) {
 		a.Verdict, a.status = "reject", http.StatusForbidden
 		a.Reason = "matched a blocked-media list"

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -84,6 +85,9 @@ func (s *Server) query(r *pb.LookupRequest) (q hashlist.Query, err error) {
 	if q.Reference, err = readReference(r.GetReference()); err != nil {
 		return q, err
 	}
+	if q.Uploader, err = readUploader(r.GetUploader()); err != nil {
+		return q, err
+	}
 	q.Probes = make([]hashlist.Probe, 0, 2*len(hashes))
 	for i, text := range hashes {
 		h, err := hashlist.ParseHash(text)
@@ -99,8 +103,40 @@ func (s *Server) query(r *pb.LookupRequest) (q hashlist.Query, err error) {
 	return q, nil
 }
 
+// maxAge bounds the age of an account in seconds: a thousand years.
+const maxAge = 1000 * 365 * 24 * 3600
+
+// readUploader reads what a caller knows of who uploads; nil for nothing.
+func readUploader(u *pb.Uploader) (*hashlist.Uploader, error) {
+	if u == nil {
+		return nil, nil
+	}
+	v := &hashlist.Uploader{Local: u.Local, Domain: u.GetDomain()}
+	if u.AgeSeconds != nil {
+		if u.GetAgeSeconds() > maxAge {
+			return nil, refuse(errInvalid, "uploader: an age of %d seconds is more than a thousand years", u.GetAgeSeconds())
+		}
+		age := time.Duration(min(u.GetAgeSeconds(), math.MaxInt64/uint64(time.Second))) * time.Second
+		v.Age = &age
+	}
+	if v.Domain != "" {
+		if err := hashlist.CheckDomain(v.Domain); err != nil {
+			return nil, invalid("uploader", err)
+		}
+	}
+	count := func(n *uint32) *int {
+		if n == nil {
+			return nil
+		}
+		i := int(*n)
+		return &i
+	}
+	v.Actions, v.Posts = count(u.Actions), count(u.Posts)
+	return v, nil
+}
+
 // lookup answers one query in v. What its matches take is taken from budget.
-func (s *Server) lookup(r *pb.LookupRequest, budget *int, v *pb.LookupResponse) error {
+func (s *Server) lookup(ctx context.Context, r *pb.LookupRequest, budget *int, v *pb.LookupResponse) error {
 	q, err := s.query(r)
 	if err != nil {
 		return err
@@ -109,6 +145,7 @@ func (s *Server) lookup(r *pb.LookupRequest, budget *int, v *pb.LookupResponse) 
 	s.metrics.verdict(result.Verdict)
 	s.actOn("", &q, &result)
 	respond(&result, budget, v)
+	v.VerdictId = s.audit.verdict(ctx, &q, &result, askedHashes(&q))
 	s.held(&q, &result, v.GetVerdictId())
 	// Who names nothing, as in a check of old files, would push out what was uploaded.
 	if r.GetReference() != nil {
@@ -157,7 +194,7 @@ func (l *lookupService) Lookup(ctx context.Context, r *pb.LookupRequest) (*pb.Lo
 		return nil, err
 	}
 	v, budget := new(pb.LookupResponse), answerBytes
-	if err := l.s.lookup(r, &budget, v); err != nil {
+	if err := l.s.lookup(ctx, r, &budget, v); err != nil {
 		return nil, err
 	}
 	return v, nil
@@ -202,7 +239,7 @@ func (l *lookupService) LookupStream(stream pb.LookupService_LookupStreamServer)
 				var a answered
 				defer func() { answer <- a }()
 				defer l.s.caught(&a.err)
-				a.answer, a.err = l.batch(r)
+				a.answer, a.err = l.batch(ctx, r)
 			})
 		}
 	}()
@@ -231,7 +268,7 @@ func cost(r *pb.LookupStreamRequest) int {
 	return max(1, n)
 }
 
-func (l *lookupService) batch(r *pb.LookupStreamRequest) (*pb.LookupStreamResponse, error) {
+func (l *lookupService) batch(ctx context.Context, r *pb.LookupStreamRequest) (*pb.LookupStreamResponse, error) {
 	if n := len(r.GetLookups()); n > maxLookups {
 		return nil, refuse(errInvalid, "%d lookups in one message are more than %d", n, maxLookups)
 	}
@@ -240,7 +277,7 @@ func (l *lookupService) batch(r *pb.LookupStreamRequest) (*pb.LookupStreamRespon
 	budget := answerBytes
 	for i, q := range r.GetLookups() {
 		v.Lookups[i] = &answers[i]
-		if err := l.s.lookup(q, &budget, v.Lookups[i]); err != nil {
+		if err := l.s.lookup(ctx, q, &budget, v.Lookups[i]); err != nil {
 			return nil, refuse(errors.Unwrap(err), "lookup %d of the message with tag %d: %v", i+1, r.GetTag(), err)
 		}
 	}

@@ -18,6 +18,7 @@ type finding struct {
 	hashlist.Result
 	media *imagehash.Media // with digests alone if the file could not be hashed
 	seen  uint64           // under which the recent window keeps it; 0 if it does not
+	id    string           // of a hold or rejection in the audit log; "" if it is not there
 }
 
 // hold waits for room to keep one more file in memory. What has passed this
@@ -67,7 +68,8 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	}
 	s.held(&q, &f.Result, "")
 	s.metrics.verdict(f.Verdict)
-	s.actOn("", &q, &f.Result)
+	f.id = s.audit.verdict(ctx, &q, &f.Result, mediaHashes(media))
+	s.actOn(f.id, &q, &f.Result)
 	return f, nil
 }
 
@@ -196,6 +198,10 @@ func (l *lookupService) LookupMedia(stream pb.LookupService_LookupMediaServer) e
 	if err != nil {
 		return err
 	}
+	uploader, err := readUploader(first.GetOptions().GetUploader())
+	if err != nil {
+		return err
+	}
 	// Not before something came: a caller who is silent takes no room.
 	release, err := s.hold(ctx)
 	if err != nil {
@@ -221,13 +227,13 @@ func (l *lookupService) LookupMedia(stream pb.LookupService_LookupMediaServer) e
 	case len(file) == 0:
 		return refuse(errInvalid, "the file is empty")
 	}
-	f, err := s.examine(ctx, file, hashlist.Query{Lists: lists, Limit: limit, Reference: ref})
+	f, err := s.examine(ctx, file, hashlist.Query{Lists: lists, Limit: limit, Reference: ref, Uploader: uploader})
 	if err != nil {
 		return err
 	}
 	budget := answerBytes
 	answer := lookupResponse(&f.Result, &budget)
-	answer.SeenId = f.seen
+	answer.SeenId, answer.VerdictId = f.seen, f.id
 	return stream.SendAndClose(&pb.LookupMediaResponse{Lookup: answer, Media: mediaMessage(f.media)})
 }
 

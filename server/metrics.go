@@ -31,6 +31,7 @@ type metrics struct {
 	held      prometheus.Gauge
 	strangers prometheus.Counter
 	panics    prometheus.Counter
+	unaudited prometheus.Counter
 
 	reviewsLost    *prometheus.CounterVec // by kind
 	reviewsDecided *prometheus.CounterVec // by kind, choice and outcome
@@ -70,6 +71,9 @@ func newMetrics(s *Server) *metrics {
 		strangers: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "tocsin", Name: "unauthenticated_total", Help: "Calls and hooks without a good token.",
 		}),
+		unaudited: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "tocsin", Name: "unaudited_total", Help: "Verdicts that could not be written into the audit log.",
+		}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "tocsin", Name: "panics_total", Help: "Panics that were caught: each is a bug.",
 		}),
@@ -83,7 +87,7 @@ func newMetrics(s *Server) *metrics {
 		ConstLabels: prometheus.Labels{"version": strings.ToValidUTF8(s.cfg.Version, "?")},
 	}, func() float64 { return 1 })
 	m.registry.MustRegister(m.lookups, m.hooks, m.hookTime, m.decode, m.failures, m.cached, m.calls, m.callTime, m.held,
-		m.strangers, m.panics, m.reviewsLost, m.reviewsDecided, m.opinions, m.opinionTime, build, &state{s}, collectors.NewGoCollector(),
+		m.strangers, m.panics, m.unaudited, m.reviewsLost, m.reviewsDecided, m.opinions, m.opinionTime, build, &state{s}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }

@@ -65,6 +65,7 @@ type Server struct {
 	hashed   *lru.Cache[string, *imagehash.Media] // by a signal that HMA's hook gave out lately; nil without it
 	breaker  *hashlist.Breaker
 	webhooks *prometheus.CounterVec
+	audit    *auditor // nil without an audit log
 
 	strangers atomic.Int64 // calls without a token that are under way
 
@@ -140,6 +141,9 @@ func New(cfg Config) (_ *Server, err error) {
 	s.digests = &digestService{s: s}
 	if err := s.openRevisits(s.hard); err != nil {
 		return nil, err
+	}
+	if cfg.Audit != nil {
+		s.audit = &auditor{s: s, at: map[string]*repeats{}}
 	}
 	defer func() {
 		if err != nil {
@@ -349,6 +353,9 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}
 	s.watchWindow()
+	if s.audit != nil {
+		s.running.Go(func() { s.audit.run(s.hard) })
+	}
 	s.setHealth(healthpb.HealthCheckResponse_SERVING)
 	s.ready.Store(true)
 	grpcAddr, httpAddr := s.Addrs()
