@@ -110,14 +110,20 @@ type candidate struct {
 // far as those who stand behind their statements are believed; see Policy. What this node itself
 // disputes is suppressed, and what it confirmed acts like its own.
 func (l *Lists) Lookup(q Query) Result {
-	now := time.Now()
 	l.mu.RLock()
 	defer l.mu.RUnlock()
+	r, _ := l.lookup(&q, &l.policy, time.Now())
+	return r
+}
+
+// lookup is Lookup by a policy at a time, and returns the candidates too, of which those beyond the
+// query's limit are cut off. The lock is held.
+func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candidate) {
 	f := l.fold
 	found := f.videos(f.candidates(q, now.Unix()), q.Probes, &l.policy)
 	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
 	if len(found) == 0 {
-		return r
+		return r, nil
 	}
 	f.decide(found, now.Unix())
 	f.suppress(found, q.Probes)
@@ -131,7 +137,7 @@ func (l *Lists) Lookup(q Query) Result {
 		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(f.postings[a.posting].stmt, f.postings[b.posting].stmt),
 			cmp.Compare(a.posting, b.posting))
 	})
-	if f.judge(found, &q, &l.policy, now, &r) < 0 {
+	if f.judge(found, q, policy, now, &r) < 0 {
 		r.Reason = "what it matches is known to be harmless, or disputed here"
 	}
 	if q.Limit > 0 && len(found) > q.Limit {
@@ -141,12 +147,12 @@ func (l *Lists) Lookup(q Query) Result {
 	for i, c := range found {
 		r.Matches[i] = f.match(c, q.Probes)
 	}
-	return r
+	return r, found
 }
 
 // candidates finds the postings in force within their lists' radii, each once for
 // each frame.
-func (f *fold) candidates(q Query, now int64) []candidate {
+func (f *fold) candidates(q *Query, now int64) []candidate {
 	var found []candidate
 	type place struct {
 		posting uint32

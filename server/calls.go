@@ -81,6 +81,13 @@ var needs = map[string]Scope{
 	pb.WindowService_ListQuarantine_FullMethodName:   ScopeAdmin,
 	pb.WindowService_DecideQuarantine_FullMethodName: ScopeAdmin,
 	pb.WindowService_CloseBreaker_FullMethodName:     ScopeAdmin,
+	pb.ExplainService_Explain_FullMethodName:         ScopeAdmin,
+	pb.AuditService_ListAudit_FullMethodName:         ScopeAdmin,
+	pb.AuditService_GetAudit_FullMethodName:          ScopeAdmin,
+	pb.AuditService_VerifyAudit_FullMethodName:       ScopeAdmin,
+	pb.RulesService_ListRules_FullMethodName:         ScopeAdmin,
+	pb.RulesService_DryRun_FullMethodName:            ScopeAdmin,
+	pb.RulesService_ReloadRules_FullMethodName:       ScopeAdmin,
 
 	pb.RevisitService_AddRevisit_FullMethodName:    ScopeSubmit,
 	pb.RevisitService_ListRevisits_FullMethodName:  ScopeAdmin,

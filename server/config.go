@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"github.com/tocsin-fed/tocsin/exchange/source"
+	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	"github.com/tocsin-fed/tocsin/hashlist/rules"
 	"github.com/tocsin-fed/tocsin/platform"
 	"github.com/tocsin-fed/tocsin/report"
 	"github.com/tocsin-fed/tocsin/revisit"
@@ -67,6 +69,10 @@ type Config struct {
 	Digest *Digest
 	// Opinions are the services elsewhere that are asked of uploads.
 	Opinions []Opinion
+	// Keys returns the keys of issuers that this node knows, to check proofs anew; nil for that of Issuer alone.
+	Keys func(context.Context) ([]federation.Key, error)
+	// LoadRules reads the operator's rules again; nil if there is no file of them.
+	LoadRules func() (*rules.Set, error)
 	// Warnings are what GetStatus tells the operator each time, a sentence each.
 	Warnings []string
 

@@ -143,10 +143,10 @@ func (s *Server) lookup(ctx context.Context, r *pb.LookupRequest, budget *int, v
 	}
 	result := s.cfg.Lists.Lookup(q)
 	s.metrics.verdict(result.Verdict)
-	s.actOn("", &q, &result)
 	respond(&result, budget, v)
 	v.VerdictId = s.audit.verdict(ctx, &q, &result, askedHashes(&q))
 	s.held(&q, &result, v.GetVerdictId())
+	s.actOn(v.VerdictId, &q, &result)
 	// Who names nothing, as in a check of old files, would push out what was uploaded.
 	if r.GetReference() != nil {
 		v.SeenId = s.see(q, &result)

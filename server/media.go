@@ -66,9 +66,9 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	if err != nil && !decides(&f.Result) {
 		return f, err
 	}
-	s.held(&q, &f.Result, "")
 	s.metrics.verdict(f.Verdict)
 	f.id = s.audit.verdict(ctx, &q, &f.Result, mediaHashes(media))
+	s.held(&q, &f.Result, f.id)
 	s.actOn(f.id, &q, &f.Result)
 	return f, nil
 }

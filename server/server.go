@@ -263,6 +263,9 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 	pb.RegisterReviewServiceServer(g, &reviewService{s: s})
 	pb.RegisterStatementServiceServer(g, &statementService{s: s})
 	pb.RegisterWindowServiceServer(g, &windowService{s: s})
+	pb.RegisterExplainServiceServer(g, &explainService{s: s})
+	pb.RegisterAuditServiceServer(g, &auditService{s: s})
+	pb.RegisterRulesServiceServer(g, &rulesService{s: s})
 	healthpb.RegisterHealthServer(g, s.health)
 	if s.cfg.GRPC.Reflection {
 		reflection.Register(g)

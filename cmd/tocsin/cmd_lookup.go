@@ -201,7 +201,8 @@ func (a *app) printLookup(query string, answer *pb.LookupMediaResponse) error {
 			Matches   []matchLine `json:"matches"`
 			Truncated bool        `json:"truncated"`
 			Seq       uint64      `json:"index_seq"`
-		}{query, counts(r), word(r.GetVerdict()), r.GetReason(), matches, r.GetTruncated(), r.GetIndexSeq()})
+			VerdictID string      `json:"verdict_id,omitempty"` // for tocsin explain
+		}{query, counts(r), word(r.GetVerdict()), r.GetReason(), matches, r.GetTruncated(), r.GetIndexSeq(), r.GetVerdictId()})
 	}
 	if _, err := fmt.Fprintf(a.out, "%s: %s: %s\n", printable(query), word(r.GetVerdict()), printable(r.GetReason())); err != nil {
 		return err

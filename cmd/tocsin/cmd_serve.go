@@ -21,6 +21,7 @@ import (
 	"github.com/tocsin-fed/tocsin/federation"
 	"github.com/tocsin-fed/tocsin/hashlist"
 	"github.com/tocsin-fed/tocsin/hashlist/imagehash"
+	"github.com/tocsin-fed/tocsin/hashlist/rules"
 	"github.com/tocsin-fed/tocsin/report"
 	"github.com/tocsin-fed/tocsin/server"
 	"github.com/tocsin-fed/tocsin/store"
@@ -127,7 +128,13 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 
 	begun := time.Now()
 	loading := &loadingLog{Log: db, log: log}
-	lists, err := hashlist.Open(ctx, loading, conf.policy())
+	policy := conf.policy()
+	if set, err := conf.rules(dir); err != nil {
+		return err
+	} else if set != nil {
+		policy.Rules = set
+	}
+	lists, err := hashlist.Open(ctx, loading, policy)
 	if err != nil {
 		return err
 	}
@@ -166,7 +173,7 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 		return err
 	}
 	sc.Backup, sc.Scratch, sc.Offline = db.Backup, dir, issuer.offline
-	sc.Audit, sc.Reviews = db, db
+	sc.Audit, sc.Reviews, sc.Keys = db, db, db.Keys
 	if sc.Acts, err = conf.desk(ctx, dir, log, db); err != nil {
 		return err
 	}
@@ -174,6 +181,9 @@ func (a *app) serve(ctx context.Context, dir string, conf *config) (err error) {
 	sc.Revisits = conf.revisits(db)
 	if sc.Digest, err = conf.digest(dir); err != nil {
 		return err
+	}
+	if conf.Policy.Rules != "" {
+		sc.LoadRules = func() (*rules.Set, error) { return conf.rules(dir) }
 	}
 	var peers *federation.Node
 	// Also where it is off: which lists of others act, and which keys count no more, was agreed on before.

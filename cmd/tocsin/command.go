@@ -95,7 +95,8 @@ mistake on the command line; lookup exits with 3 if there is a match.`,
 		}
 	}
 	group("node", "The node:", a.initCommand(), a.serveCommand(), a.statusCommand(), a.doctorCommand(), a.backupCommand(), a.configCommand(), a.tokenCommand())
-	group("pictures", "Pictures and hashes:", a.hashCommand(), a.lookupCommand(), a.scanCommand(), a.banCommand(), a.allowCommand(), a.retractCommand())
+	group("pictures", "Pictures and hashes:", a.hashCommand(), a.lookupCommand(), a.scanCommand(), a.banCommand(), a.allowCommand(), a.retractCommand(),
+		a.explainCommand(), a.rulesCommand(), a.auditCommand())
 	group("people", "What people decide:", a.reviewCommand(), a.confirmCommand(), a.disputeCommand(), a.ignoreCommand(), a.disputesCommand())
 	group("lists", "Lists:", a.listCommand(), a.importCommand(), a.exportCommand(), a.watchCommand())
 	group("belief", "Whom to believe:", a.trustCommand())

@@ -119,6 +119,13 @@ type config struct {
 			SHA256 verdict `toml:"sha256"`
 			VPDQ   verdict `toml:"vpdq"`
 		} `toml:"ceiling"`
+		Rules   string `toml:"rules"`
+		Default struct {
+			Flag   threshold `toml:"flag"`
+			Hold   threshold `toml:"hold"`
+			Reject threshold `toml:"reject"`
+		} `toml:"default"`
+		Label map[string]label `toml:"label"` // only in the file
 	} `toml:"policy"`
 	Revisit struct {
 		Every   duration `toml:"every"`
@@ -302,7 +309,7 @@ func (c *config) each(visit func(key string, v reflect.Value)) {
 	var walk func(prefix string, v reflect.Value)
 	walk = func(prefix string, v reflect.Value) {
 		for i := range v.NumField() {
-			if !v.Type().Field(i).IsExported() || v.Field(i).Kind() == reflect.Slice && v.Field(i).Type().Elem().Kind() == reflect.Struct {
+			if k := v.Field(i).Kind(); !v.Type().Field(i).IsExported() || k == reflect.Map || k == reflect.Slice && v.Field(i).Type().Elem().Kind() == reflect.Struct {
 				continue // a section that may stand there many times has no key of its own
 			}
 			key := prefix + v.Type().Field(i).Tag.Get("toml")
@@ -410,6 +417,7 @@ func (c *config) mediaLimits() imagehash.Limits {
 // policy is that of [policy].
 func (c *config) policy() hashlist.Policy {
 	p := &c.Policy
+	all, labels := c.thresholds()
 	return hashlist.Policy{
 		Filter: p.Filter.verdict, Reject: p.Reject.verdict, Drop: p.Drop.verdict,
 		Ceiling: [hashlist.VPDQ + 1]hashlist.Verdict{
@@ -419,8 +427,8 @@ func (c *config) policy() hashlist.Policy {
 			hashlist.VPDQ: p.Ceiling.VPDQ.verdict,
 		},
 		MinQuality: p.MinQuality, VideoShare: p.VideoShare, VideoFrames: p.VideoFrames,
-		Default: hashlist.DefaultThresholds(),
-		Own:     c.Node.Origin,
+		Default: all, Labels: labels,
+		Own: c.Node.Origin,
 	}
 }
 

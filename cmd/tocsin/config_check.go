@@ -124,6 +124,24 @@ var bounds = []struct {
 	{key: "review.deadline.preserve", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
 	{key: "review.deadline.appeal", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
 	{key: "review.deadline.proposal", least: float64(time.Minute), most: float64(100 * 365 * 24 * time.Hour), zero: true, unit: "minutes", unitScale: 60e9},
+	{key: "policy.default.flag.belief", least: 1, most: 120},
+	{key: "policy.default.flag.issuers", least: 1, most: 100},
+	{key: "policy.default.flag.pdq", least: 0, most: 63},
+	{key: "policy.default.flag.phash", least: 0, most: 16},
+	{key: "policy.default.flag.dhash", least: 0, most: 16},
+	{key: "policy.default.flag.vpdq", least: 0, most: 63},
+	{key: "policy.default.hold.belief", least: 1, most: 120},
+	{key: "policy.default.hold.issuers", least: 1, most: 100},
+	{key: "policy.default.hold.pdq", least: 0, most: 63},
+	{key: "policy.default.hold.phash", least: 0, most: 16},
+	{key: "policy.default.hold.dhash", least: 0, most: 16},
+	{key: "policy.default.hold.vpdq", least: 0, most: 63},
+	{key: "policy.default.reject.belief", least: 1, most: 120},
+	{key: "policy.default.reject.issuers", least: 1, most: 100},
+	{key: "policy.default.reject.pdq", least: 0, most: 63},
+	{key: "policy.default.reject.phash", least: 0, most: 16},
+	{key: "policy.default.reject.dhash", least: 0, most: 16},
+	{key: "policy.default.reject.vpdq", least: 0, most: 63},
 }
 
 // checkBounds reports every number that is out of its range.
@@ -180,6 +198,9 @@ func (c *config) check(dir string) error {
 	}
 	p := c.policy()
 	if err := p.Validate(); err != nil {
+		return err
+	}
+	if _, err := c.rules(dir); err != nil {
 		return err
 	}
 	hasher, err := imagehash.NewHasher(c.mediaLimits())
