@@ -104,7 +104,6 @@ mistake on the command line; lookup exits with 3 if there is a match.`,
 	group("others", "Other nodes:", a.followCommand(), a.unfollowCommand(), a.followsCommand(), a.followersCommand(), a.peersCommand(),
 		a.outboxCommand(), a.verifyCommand(), a.inspectCommand())
 	group("acting", "Acting and reporting:", a.actsCommand(), a.revisitCommand(), a.reportCommand(), a.digestCommand())
-	group("acting", "Acting and reporting:", a.actsCommand(), a.reportCommand())
 	group("window", "What was let through:", a.windowCommand(), a.quarantineCommand())
 	group("keys", "Keys:", a.keysCommand(), a.signCommand(), a.publishCommand())
 	root.AddCommand(a.versionCommand(), a.manCommand())
