@@ -146,7 +146,7 @@ func TestHookPieFed(t *testing.T) {
 		if h, err := hashlist.ParseHashLenient(hashlist.PDQ, bits(good.Frames[0].PDQ[0])); err != nil || h != good.Frames[0].PDQ[0] {
 			t.Errorf("the bits are of another hash: %v", err)
 		}
-		code, body = ask(token, base+"/copy.jpg")
+		_, body = ask(token, base+"/copy.jpg")
 		want := fmt.Sprintf(`{"quality":%d,"pdq_hash_binary":%q}`, media.Frames[0].Quality, bits(media.Frames[0].PDQ[0]))
 		if blocked != "" {
 			want = fmt.Sprintf(`{"quality":100,"pdq_hash_binary":%q}`, bits(mustHash(t, "pdq:"+blocked)))

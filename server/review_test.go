@@ -439,7 +439,7 @@ func TestOpinions(t *testing.T) {
 	if _, err := owner.lists.Retract(t.Context(), &pb.RetractRequest{StatementId: v.GetStatementId()}); err != nil {
 		t.Fatal(err)
 	}
-	if v, err = say(mod, dispute, about, "or not"); err != nil {
+	if _, err = say(mod, dispute, about, "or not"); err != nil {
 		t.Fatal(err)
 	}
 	if l, ok := n.lists.List(testOrigin + "/lists/opinions"); !ok || l.Audience != hashlist.Followers {

@@ -30,10 +30,6 @@ type terms struct {
 	reason string
 }
 
-func (t *terms) equal(o *terms) bool {
-	return t.action == o.action && t.reason == o.reason && slices.Equal(t.labels, o.labels)
-}
-
 // standing is what the source said before of a key, and the statement in which it stands here.
 type standing struct {
 	*terms
