@@ -2,11 +2,9 @@ package server
 
 import (
 	"encoding/json"
-	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 
@@ -116,97 +114,5 @@ func TestFloodOfVerdicts(t *testing.T) {
 	head, err := n.cfg.Audit.AuditEnd(t.Context())
 	if err != nil || head.Seq != maxAudited+1 {
 		t.Errorf("%d entries, %v; want %d and one that counts", head.Seq, err, maxAudited)
-	}
-}
-
-// TestPoisoningCampaign: an issuer who is partly believed turns hostile, lists ten thousand hashes of harmless
-// pictures, and a thousand invented issuers whom only they vouch for confirm each. No upload is refused, and
-// one word of this node's undoes it.
-func TestPoisoningCampaign(t *testing.T) {
-	policy := hashlist.DefaultPolicy()
-	policy.Own = testOrigin
-	log := &memoryLog{places: map[string]uint64{}}
-	lists, err := hashlist.Open(t.Context(), log, policy)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(lists.Close)
-	n := startAudited(t, func(c *Config) { c.Lists, c.Policy = lists, policy })
-	count := 0
-	say := func(origin, who, list string, kind hashlist.Kind, change func(*hashlist.Statement)) hashlist.Statement {
-		t.Helper()
-		count++
-		s := hashlist.Statement{
-			ID: fmt.Sprintf("%s/statements/%d", origin, count), Issuer: origin + "/users/" + who, List: origin + "/lists/" + list, Kind: kind,
-			Published: time.Now().UTC().Truncate(time.Second),
-		}
-		change(&s)
-		if _, err := lists.Apply(t.Context(), hashlist.Record{Statement: s, Received: s.Published, Signed: []byte("{}")}); err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
-	define := func(origin, list string) {
-		say(origin, "admin", list, hashlist.DefineList, func(s *hashlist.Statement) {
-			s.Definition = &hashlist.Definition{Name: list, Audience: hashlist.Public, Action: hashlist.Reject, Radii: hashlist.DefaultRadii}
-		})
-	}
-	const eve = "https://eve.example"
-	define(testOrigin, "trust")
-	define(eve, "ban")
-	define(eve, "trust")
-	lists.Heed(eve+"/lists/ban", hashlist.VerdictReject, 0)
-	lists.Rely(eve+"/lists/trust", true)
-	trust := say(testOrigin, "admin", "trust", hashlist.Vouch, func(s *hashlist.Statement) {
-		s.Vouch = &hashlist.Vouching{Object: eve + "/users/eve", Amount: 80, Depth: 2}
-	})
-	innocent := randomHashes(10_000)
-	var bans []hashlist.Statement
-	for i := 0; i < len(innocent); i += hashlist.MaxHashes {
-		bans = append(bans, say(eve, "eve", "ban", hashlist.AddHashes, func(s *hashlist.Statement) { s.Hashes = innocent[i : i+hashlist.MaxHashes] }))
-	}
-	for i := range 1000 {
-		sybil := fmt.Sprintf("s%d", i)
-		say(eve, "eve", "trust", hashlist.Vouch, func(s *hashlist.Statement) {
-			s.Vouch = &hashlist.Vouching{Object: fmt.Sprintf("https://%s.example/users/%s", sybil, sybil), Amount: 120}
-		})
-		say(eve, sybil, "ban", hashlist.Confirmation, func(s *hashlist.Statement) { s.About = bans[i%len(bans)].ID })
-	}
-	client := pb.NewLookupServiceClient(n.owner())
-	verdicts := func() (rejected, held, other int) {
-		t.Helper()
-		for i := 0; i < len(innocent); i += 100 {
-			v, err := client.Lookup(t.Context(), &pb.LookupRequest{Hashes: []string{innocent[i].String()}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			switch v.GetVerdict() {
-			case pb.Verdict_VERDICT_REJECT:
-				rejected++
-			case pb.Verdict_VERDICT_HOLD:
-				held++
-			default:
-				other++
-			}
-		}
-		return rejected, held, other
-	}
-	begun := time.Now()
-	rejected, held, other := verdicts()
-	t.Logf("poisoned: %d rejected, %d held, %d let through or flagged, in %v", rejected, held, other, time.Since(begun))
-	if rejected != 0 {
-		t.Errorf("%d innocent uploads were rejected", rejected)
-	}
-	x, err := pb.NewExplainServiceClient(n.owner()).Explain(t.Context(), &pb.ExplainRequest{Subject: innocent[0].String()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range x.GetNow().GetChange() {
-		t.Log("what the admin saw: " + c)
-	}
-	// One word undoes it.
-	say(testOrigin, "admin", "trust", hashlist.Retraction, func(s *hashlist.Statement) { s.Retracts = trust.ID })
-	if rejected, held, _ := verdicts(); rejected+held != 0 {
-		t.Errorf("after the trust was withdrawn %d are rejected and %d held", rejected, held)
 	}
 }

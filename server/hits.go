@@ -136,7 +136,7 @@ func (s *Server) askQuarantine(ctx context.Context) error {
 		first := q.Since.UTC().Format(time.DateOnly) // asked anew for what comes on another day
 		_, err := s.cfg.Reviews.AddReview(ctx, hashlist.Review{
 			ID: reviewName(hashlist.ReviewQuarantine, list+" "+first), Kind: hashlist.ReviewQuarantine, Statement: q.Statement, List: list, Issuer: q.Issuer,
-			Summary: fmt.Sprintf("%d statements of list %.300s would match %d of the last %d uploads, more than expected. They do not act. "+
+			Summary: fmt.Sprintf("%d statements of list %.300s would match %d of the last %d uploads, more than expected. They do not act, nor does what else of it matches any until this is decided. "+
 				"Release them if that is right, keep them back if not: `tocsin quarantine list` shows them, `tocsin window preview` what they would match.",
 				statements[list], list, matched[list], q.Uploads),
 		})
