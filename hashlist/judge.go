@@ -349,18 +349,40 @@ func (w *weighing) believe(label string, v Verdict, stmts []uint32) (amount, ind
 
 // sides are issuers who stand together, each once with the most that was given to
 // it directly.
-type sides struct{ backers []backer }
+type sides struct {
+	backers []backer
+	place   map[string]int // in backers, by issuer; nil while they are few
+}
+
+// manySides is from how many backers on they are found by a map: anybody whose list is
+// heeded can have thousands confirm a statement, and every lookup that it matches adds them up.
+const manySides = 16
 
 func (w *weighing) stand(s *sides, n uint32) {
 	v := &w.f.stmts[n]
 	who := w.f.voice(v)
-	for i := range s.backers {
-		if b := &s.backers[i]; b.issuer == who {
-			b.direct = max(b.direct, v.list.direct)
-			return
+	i := -1
+	if s.place != nil {
+		if n, met := s.place[who]; met {
+			i = n
 		}
+	} else {
+		i = slices.IndexFunc(s.backers, func(b backer) bool { return b.issuer == who })
+	}
+	if i >= 0 {
+		s.backers[i].direct = max(s.backers[i].direct, v.list.direct)
+		return
 	}
 	s.backers = append(s.backers, backer{who, v.list.direct})
+	switch {
+	case s.place != nil:
+		s.place[who] = len(s.backers) - 1
+	case len(s.backers) == manySides:
+		s.place = make(map[string]int, 2*manySides)
+		for i, b := range s.backers {
+			s.place[b.issuer] = i
+		}
+	}
 }
 
 // judge sets the verdict, its reason and what it rests on, and returns the place in found of
