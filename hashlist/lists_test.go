@@ -331,12 +331,14 @@ func first(n int) (flips []int) {
 	return flips
 }
 
+// statements counts those that the tests have made. Of two of one second the ID decides, as text, so it is
+// written with as many digits for each: what a test sees does not depend on which ran before it.
 var statements int
 
 func define(name string, action Action) Statement {
 	statements++
 	return Statement{
-		ID: fmt.Sprintf("%s/statements/d%d", origin, statements), Issuer: origin + "/users/a", List: origin + "/lists/" + name,
+		ID: fmt.Sprintf("%s/statements/d%06d", origin, statements), Issuer: origin + "/users/a", List: origin + "/lists/" + name,
 		Kind: DefineList, Published: epoch,
 		Definition: &Definition{Name: name, Labels: []string{"csam"}, Audience: Local, Action: action, Radii: DefaultRadii},
 	}
@@ -345,7 +347,7 @@ func define(name string, action Action) Statement {
 func add(list string, hashes ...Hash) Statement {
 	statements++
 	return Statement{
-		ID: fmt.Sprintf("%s/statements/a%d", origin, statements), Issuer: origin + "/users/a", List: origin + "/lists/" + list,
+		ID: fmt.Sprintf("%s/statements/a%06d", origin, statements), Issuer: origin + "/users/a", List: origin + "/lists/" + list,
 		Kind: AddHashes, Published: epoch, Hashes: hashes,
 	}
 }

@@ -199,7 +199,7 @@ func TestSubjectsValidate(t *testing.T) {
 func said(kind Kind, list, issuer string, at int, texts ...string) Statement {
 	statements++
 	s := Statement{
-		ID: fmt.Sprintf("%s/statements/s%d", origin, statements), Issuer: origin + "/users/" + issuer, List: origin + "/lists/" + list,
+		ID: fmt.Sprintf("%s/statements/s%06d", origin, statements), Issuer: origin + "/users/" + issuer, List: origin + "/lists/" + list,
 		Kind: kind, Published: epoch.Add(time.Duration(at) * time.Second),
 	}
 	switch kind {

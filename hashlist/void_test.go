@@ -154,7 +154,7 @@ func TestHeedAndVoid(t *testing.T) {
 	undo := func(s Statement, hashes ...Hash) Statement {
 		statements++
 		return Statement{
-			ID: fmt.Sprintf("%s/statements/u%d", foreign, statements), Issuer: s.Issuer, List: s.List, Kind: Retraction,
+			ID: fmt.Sprintf("%s/statements/u%06d", foreign, statements), Issuer: s.Issuer, List: s.List, Kind: Retraction,
 			Published: epoch, Retracts: s.ID, Hashes: hashes,
 		}
 	}
