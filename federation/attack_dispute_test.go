@@ -71,7 +71,7 @@ func TestAttackForgedDisputes(t *testing.T) {
 	}
 	// The good one is taken, also with what a relay put beside it, and once.
 	for i := range 2 {
-		if got := mallory.send(n, letter{body: good.Signed, at: time.Now().Add(-time.Duration(i) * time.Second)}); got.code != 202 {
+		if got := mallory.send(n, letter{body: good.Signed, at: time.Now().Add(time.Duration(i) * time.Second)}); got.code != 202 {
 			t.Fatalf("%+v", got)
 		}
 	}

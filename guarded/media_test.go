@@ -159,6 +159,11 @@ func TestMediaBounds(t *testing.T) {
 			w.Header().Set("Content-Length", "50000")
 			w.Write(make([]byte, 1000))
 			panic(http.ErrAbortHandler)
+		case "/headers":
+			for i := range 200 {
+				w.Header().Set(fmt.Sprintf("X-%d", i), strings.Repeat("x", 1024))
+			}
+			w.Write([]byte("a picture"))
 		case "/loop":
 			http.Redirect(w, r, "/loop", http.StatusFound)
 		case "/slow":
@@ -173,7 +178,7 @@ func TestMediaBounds(t *testing.T) {
 	defer client.CloseIdleConnections()
 	for path, want := range map[string]error{
 		"/most": nil, "/more": ErrTooLarge, "/more-chunked": ErrTooLarge, "/endless": ErrTooLarge, "/bomb": nil, "/text": nil,
-		"/empty": ErrAnswer, "/gone": ErrAnswer, "/cut": errAny, "/loop": ErrAnswer, "/slow": context.DeadlineExceeded,
+		"/empty": ErrAnswer, "/gone": ErrAnswer, "/cut": errAny, "/headers": errAny, "/loop": ErrAnswer, "/slow": context.DeadlineExceeded,
 	} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if path == "/slow" {

@@ -327,7 +327,7 @@ func (c *checker) note(format string, args ...any) {
 // own returns the name of one of the node's own files, and false for any other.
 func (c *checker) own(path string) (string, bool) {
 	name, ok := strings.CutPrefix(path, c.dir+"/")
-	return name, ok && slices.Contains([]string{"tocsin.db", "tocsin.db-wal", "tocsin.db-shm", "tocsin.db.lock"}, name)
+	return name, ok && slices.Contains([]string{"tocsin.db", "tocsin.db-wal", "tocsin.db-shm", "tocsin.db.lock", "keys/window.key"}, name)
 }
 
 // call judges one call by its name and the text of its arguments.
