@@ -31,6 +31,9 @@ type Lists struct {
 	stir       chan struct{}   // has room for one: something changed
 	// guard tells which of the statements that were appended are not to act yet; nil for none.
 	guard func([]Record) []string
+	// acting is told before something else of a list than before comes to act: what stands on it, if hashes is
+	// set, and whom it vouches for. It sees to it that what must not act is held; nil for nothing.
+	acting func(list string, hashes bool)
 
 	voiding sync.Mutex // held for one Void
 

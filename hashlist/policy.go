@@ -220,10 +220,19 @@ func (p *Policy) Validate() error {
 //
 // direct, 0 to MostBelief, is how far those who write to the list are believed because it is followed, about what
 // stands on it and nowhere else. With 0 they are believed as far as they are vouched for, and no further.
+//
+// What stands on the list already is compared with the recent window before it acts, once one was started.
 func (l *Lists) Heed(list string, most Verdict, direct uint8) {
+	most, direct = min(most, VerdictReject), min(direct, MostBelief)
+	l.mu.RLock()
+	acting, rises := l.acting, most > max(l.fold.heeded[list], VerdictAllow) || most > VerdictAllow && direct > l.fold.directs[list]
+	l.mu.RUnlock()
+	if acting != nil && rises {
+		acting(list, true)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.fold.heed(list, min(most, VerdictReject), min(direct, MostBelief))
+	l.fold.heed(list, most, direct)
 	l.changed(list)
 }
 
@@ -245,6 +254,12 @@ func DirectBelief(most Verdict) uint8 {
 // other issuers: without it, and without Heed, whom it vouches for does not count. What else stands
 // on the list matches nothing because of this. It need not be known yet, and is not part of the log.
 func (l *Lists) Rely(list string, relied bool) {
+	l.mu.RLock()
+	acting, rises := l.acting, relied && !l.fold.relied[list]
+	l.mu.RUnlock()
+	if acting != nil && rises {
+		acting(list, false)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.fold.rely(list, relied)

@@ -126,12 +126,31 @@ func (w *Window) loadQuarantine(ctx context.Context) error {
 // durable and before they act, so it takes no longer than their comparison with the window.
 func (w *Window) guard(records []Record) []string {
 	var hold []Quarantined
+	var objects []string
 	for i := range records {
 		s := &records[i].Statement
-		if s.Kind == AddHashes && !w.lists.ours(s.List) {
+		switch {
+		case s.Kind == AddHashes && !w.lists.ours(s.List):
 			hold = append(hold, w.check(s)...)
+		case s.Kind == Vouch && w.lists.counts(s.List):
+			objects = append(objects, s.Vouch.Object)
 		}
 	}
+	w.vouched(objects)
+	return w.quarantined(hold)
+}
+
+// counts reports whether it matters here what a list says of issuers.
+func (l *Lists) counts(list string) bool {
+	l.mu.RLock()
+	counts := l.fold.heeded[list] != 0 || l.fold.relied[list]
+	l.mu.RUnlock()
+	return counts || l.ours(list)
+}
+
+// quarantined stores what was put into quarantine and has a person asked. It returns the
+// statements.
+func (w *Window) quarantined(hold []Quarantined) []string {
 	if len(hold) == 0 {
 		return nil
 	}
@@ -213,10 +232,7 @@ func (w *Window) check(s *Statement) (hold []Quarantined) {
 		if _, counted := day.uploads[id]; counted || len(day.uploads) >= maxTally {
 			continue
 		}
-		weight := float64(count)
-		if now.UnixMicro()-int64(id) < Fresh.Microseconds() { // IDs are given by the clock
-			weight /= 10
-		}
+		weight := weigh(id, count, now)
 		day.uploads[id] = weight
 		day.sum += weight
 	}
@@ -235,20 +251,11 @@ func (w *Window) check(s *Statement) (hold []Quarantined) {
 // Suspicious reports whether so many hashes of one list would match more of the window
 // than is expected, and how many uploads of how many they would match.
 func (w *Window) Suspicious(hashes []Hash, radii Radii) (matched, uploads int, suspicious bool) {
-	if w == nil {
-		return 0, 0, false
+	r := w.Reach()
+	for _, h := range hashes {
+		r.Add(h, radii)
 	}
-	found, of := w.matched(hashes, radii)
-	now, sum := w.config.Now().UnixMicro(), 0.0
-	for id, count := range found {
-		matched += int(count)
-		if now-int64(id) < Fresh.Microseconds() {
-			sum += float64(count) / 10
-		} else {
-			sum += float64(count)
-		}
-	}
-	return matched, int(of), w.config.Flood.Uploads > 0 && sum > w.config.Flood.limit(of)
+	return r.Sum()
 }
 
 // Quarantined returns what is in quarantine, the oldest first; with what was decided on if

@@ -222,3 +222,95 @@ func TestBreaker(t *testing.T) {
 		t.Errorf("closed by hand: %+v", opened)
 	}
 }
+
+// flooding is a world in which theirs, which does not act, lists 200 of what was let through later. It is followed and
+// nobody vouches for it, if byTrust is set, and else it is not followed.
+func flooding(t *testing.T, byTrust bool) *world {
+	at := time.Now().Add(-48 * time.Hour)
+	now := &at
+	w := newWorld(t, func(c *hashlist.WindowConfig) {
+		c.Keep, c.Flood, c.Now = 240*time.Hour, hashlist.Flood{Uploads: 50, Share: 0.005}, func() time.Time { return *now }
+	})
+	if byTrust {
+		w.lists.Heed(theirs, hashlist.VerdictReject, 0)
+	}
+	for n := range 200 {
+		w.ban(theirs, picture(t, n, 4)) // nothing is remembered yet that it could be compared with
+	}
+	w.ban(theirs, picture(t, 9000, 0))
+	for n := range 1000 {
+		w.upload(hashlist.Reference{Post: fmt.Sprint(n)}, picture(t, n, 0))
+	}
+	w.settle()
+	at = time.Now()
+	return w
+}
+
+// What stands on a list for long is looked at when it comes to act: because the list is followed, because it
+// may come to more, or because those who write to it are vouched for, by whomever.
+func TestFloodOfWhatStandsAlready(t *testing.T) {
+	alice := abroad + "/users/alice"
+	vouch := func(w *world, list, object string, depth uint8) {
+		w.say(hashlist.Statement{Kind: hashlist.Vouch, List: list, Vouch: &hashlist.Vouching{Object: object, Amount: hashlist.MostBelief, Depth: depth}})
+	}
+	define := func(w *world, list string) {
+		w.say(hashlist.Statement{Kind: hashlist.DefineList, List: list, Definition: definition("trust")})
+	}
+	const trust, friend = home + "/lists/trust", "https://friend.example"
+	for _, c := range []struct {
+		name    string
+		byTrust bool
+		acts    func(w *world)
+	}{
+		{"followed", false, func(w *world) { w.lists.Heed(theirs, hashlist.VerdictReject, hashlist.MostBelief) }},
+		{"flagged before", false, func(w *world) {
+			w.lists.Heed(theirs, hashlist.VerdictAllow, 0)
+			w.lists.Heed(theirs, hashlist.VerdictReject, hashlist.MostBelief)
+		}},
+		{"vouched for by this node", true, func(w *world) {
+			define(w, trust)
+			vouch(w, trust, alice, 0)
+		}},
+		{"vouched for by a friend who is relied on", true, func(w *world) {
+			define(w, trust)
+			vouch(w, trust, friend+"/users/alice", 1)
+			define(w, friend+"/lists/trust")
+			vouch(w, friend+"/lists/trust", alice, 0)
+			w.lists.Rely(friend+"/lists/trust", true)
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := flooding(t, c.byTrust)
+			if held := w.window.Quarantined(false); len(held) != 0 {
+				t.Fatalf("%d statements in quarantine before they could act", len(held))
+			}
+			c.acts(w)
+			if n := w.refused(200); n != 0 {
+				t.Errorf("%d harmless uploads would be refused", n)
+			}
+			if v, _ := w.upload(hashlist.Reference{}, picture(t, 9000, 0)); v != hashlist.VerdictReject {
+				t.Errorf("what matches nothing that was let through: %v", v)
+			}
+			if held := w.window.Quarantined(false); len(held) != 200 || held[0].Issuer != alice || held[0].Matched != 1 {
+				t.Errorf("%d statements in quarantine, want 200", len(held))
+			}
+			select {
+			case <-w.window.Asked():
+			default:
+				t.Error("nobody is asked")
+			}
+			if n, err := w.window.Decide(t.Context(), theirs, hashlist.QuarantineReleased, "bob", "seen"); n != 200 || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+			if n := w.refused(200); n != 200 {
+				t.Errorf("after the decision %d are refused", n)
+			}
+			// What was decided is not asked again.
+			w.lists.Heed(theirs, 0, 0)
+			w.lists.Heed(theirs, hashlist.VerdictReject, hashlist.MostBelief)
+			if held := w.window.Quarantined(false); len(held) != 0 {
+				t.Errorf("%d statements in quarantine once more", len(held))
+			}
+		})
+	}
+}

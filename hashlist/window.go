@@ -259,7 +259,7 @@ func (w *Window) Close() {
 		return
 	}
 	w.lists.mu.Lock()
-	w.lists.guard = nil
+	w.lists.guard, w.lists.acting = nil, nil
 	w.lists.mu.Unlock()
 	w.stop()
 	w.done.Wait()

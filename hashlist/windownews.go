@@ -19,6 +19,11 @@ func (w *Window) Start() {
 		return
 	}
 	w.lists.stirredLists()
+	w.lists.mu.Lock()
+	if w.lists.guard != nil {
+		w.lists.acting = w.acting
+	}
+	w.lists.mu.Unlock()
 	w.done.Go(w.watch)
 }
 
