@@ -1,6 +1,7 @@
 package hashlist
 
 import (
+	"maps"
 	"slices"
 	"time"
 )
@@ -40,6 +41,9 @@ func (r *Reach) Add(h Hash, radii Radii) (near bool) {
 	}
 	return near
 }
+
+// Merge adds what another has met.
+func (r *Reach) Merge(o *Reach) { maps.Copy(r.uploads, o.uploads) }
 
 // Sum returns how many uploads of how many are matched, and whether that is more than is
 // expected; see Flood.

@@ -369,8 +369,8 @@ func TestClaimsOutliveCallers(t *testing.T) {
 		h := randomHashes(4)
 		log.gate = make(chan struct{})
 		ctx, leave := context.WithCancel(t.Context())
-		im := &importer{s: s, ctx: ctx, model: hashlist.Statement{Kind: hashlist.AddHashes, List: iri}}
-		go im.list([]exchange.Row{{Hash: h[0]}, {Hash: h[1]}})
+		im := &importer{s: s, ctx: ctx, model: hashlist.Statement{Kind: hashlist.AddHashes, List: iri}, reach: cfg.Window.Reach()}
+		go im.list([]exchange.Row{{Hash: h[0]}, {Hash: h[1]}}, false)
 		go lists.Submit(ctx, &pb.SubmitRequest{List: "gore", Hashes: texts(h[2:])})
 		synctest.Wait()
 		leave()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"hash/maphash"
 	"io"
 	"slices"
@@ -46,10 +47,11 @@ type importer struct {
 	to     hashlist.List      // the list
 	format exchange.Format
 	strict bool
-	dry    bool // nothing is listed
-	draft  bool // so is what is drafted; then dry is set too
-	absent bool // what is not in the file is retracted
-	sure   bool // a person approved of what would be held
+	dry    bool            // nothing is listed
+	draft  bool            // so is what is drafted; then dry is set too
+	absent bool            // what is not in the file is retracted
+	sure   bool            // a person approved of what would be held
+	reach  *hashlist.Reach // what of the recent window the new hashes match; guarded by mu
 
 	// The handler's own.
 	batch    []exchange.Row
@@ -67,6 +69,7 @@ type importer struct {
 	changed  uint64
 	taken    uint64 // retracted
 	held     string
+	heldNear string             // the same of hashes
 	changes  []*pb.ImportChange // not yet sent
 	told     int                // changes described
 	sent     time.Time
@@ -78,9 +81,14 @@ type importer struct {
 	mu      sync.Mutex // guards what follows
 	listed  uint64
 	skipped uint64
-	found   uint64   // hashes that are not on the list yet
-	drafts  [][]byte // not yet sent
+	found   uint64         // hashes that are not on the list yet
+	drafts  [][]byte       // not yet sent
+	near    []exchange.Row // match something recent: listed when all of the file was compared
+	waits   int            // how many did, those too that were not kept
 }
+
+// maxNear is how many rows that match something recent wait for the end of the file.
+const maxNear = 100_000
 
 // Import implements the RPC. Rows of hashes are gathered into batches; each is compared
 // with the list and what is new is signed, one statement for each set of
@@ -126,8 +134,14 @@ func (l *listService) Import(stream pb.ListService_ImportServer) error {
 	}
 	err = im.read(im.format.Read(whole, options))
 	im.work.Wait()
-	if err == nil && context.Cause(im.ctx) == nil {
-		err = im.settle() // only of a whole file
+	if context.Cause(im.ctx) == nil {
+		switch near := im.settleNear(); {
+		case err != nil: // the rows before the one that ended it stay
+		case near != nil:
+			err = near
+		default:
+			err = im.settle() // only of a whole file
+		}
 	}
 	if failed := context.Cause(im.ctx); failed != nil {
 		return failed
@@ -161,7 +175,7 @@ func (s *Server) newImporter(stream pb.ListService_ImportServer, o *pb.ImportOpt
 	}
 	im := &importer{
 		s: s, stream: stream, strict: o.GetStrict(), dry: o.GetDryRun() || o.GetDraft(), draft: o.GetDraft() && !o.GetDryRun(),
-		to: list, absent: o.GetRetractAbsent(), sure: o.GetApprove(),
+		to: list, absent: o.GetRetractAbsent(), sure: o.GetApprove(), reach: s.cfg.Window.Reach(),
 		inBatch: map[hashlist.Hash]struct{}{}, sent: time.Now(), room: make(chan struct{}, importParallel),
 		model: hashlist.Statement{Kind: hashlist.AddHashes, List: list.ID, Reason: o.GetReason()},
 	}
@@ -359,7 +373,7 @@ func (im *importer) flush() error {
 		var err error
 		func() {
 			defer im.s.caught(&err)
-			err = im.list(batch)
+			err = im.list(batch, false)
 		}()
 		if err != nil {
 			im.cancel(err)
@@ -368,8 +382,8 @@ func (im *importer) flush() error {
 	return nil
 }
 
-// list lists what is new in a batch.
-func (im *importer) list(batch []exchange.Row) error {
+// list lists what is new in a batch. What matches something recent is put aside, unless it was.
+func (im *importer) list(batch []exchange.Row, compared bool) error {
 	hashes := make([]hashlist.Hash, len(batch))
 	for i := range batch {
 		hashes[i] = batch[i].Hash
@@ -385,6 +399,10 @@ func (im *importer) list(batch []exchange.Row) error {
 		if !listed[i] {
 			fresh = append(fresh, row)
 		}
+	}
+	skipped := uint64(len(hashes) - len(fresh))
+	if !compared {
+		fresh = im.foresee(fresh)
 	}
 	if len(fresh) > 0 && !im.dry {
 		// Finished even if the caller leaves: what is claimed is freed when it is settled.
@@ -404,11 +422,57 @@ func (im *importer) list(batch []exchange.Row) error {
 	}
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	im.skipped += uint64(len(hashes) - len(fresh))
+	im.skipped += skipped
 	im.found += uint64(len(fresh))
 	im.drafts = append(im.drafts, drafts...)
 	if !im.dry || im.draft {
 		im.listed += uint64(len(fresh))
+	}
+	return nil
+}
+
+// foresee compares new rows with the recent window, and returns those that may be listed at once: what matches
+// something recent waits for the end of the file, so that all of it is known before any of it acts.
+func (im *importer) foresee(fresh []exchange.Row) []exchange.Row {
+	reach := im.s.cfg.Window.Reach()
+	at := fresh[:0]
+	var near []exchange.Row
+	for _, row := range fresh {
+		switch {
+		case cmp.Or(row.Action, im.to.Action) == hashlist.Accept || !reach.Add(row.Hash, im.to.Radii) || im.dry || im.sure:
+			at = append(at, row)
+		default:
+			near = append(near, row)
+		}
+	}
+	im.mu.Lock()
+	defer im.mu.Unlock()
+	im.reach.Merge(reach)
+	im.waits += len(near)
+	im.near = append(im.near, near[:min(len(near), maxNear-len(im.near))]...)
+	return at
+}
+
+// settleNear lists what waited for the end of the file, unless it matches more than is expected: then a person
+// is asked. Only what was listed at once has begun to act.
+func (im *importer) settleNear() error {
+	matched, of, suspicious := im.reach.Sum()
+	if !im.sure && !im.draft && (suspicious || im.waits > maxNear) {
+		im.heldNear = fmt.Sprintf("hashes of it match %d of the last %d uploads that were let through, more than is expected", matched, of)
+		im.near = nil
+		return nil
+	}
+	met := map[hashlist.Hash]struct{}{}
+	near := slices.DeleteFunc(im.near, func(row exchange.Row) bool {
+		_, known := met[row.Hash]
+		met[row.Hash] = struct{}{}
+		return known
+	})
+	im.repeated += uint64(im.waits - len(near))
+	for batch := range slices.Chunk(near, importBatch) {
+		if err := im.list(batch, true); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -477,8 +541,12 @@ func (im *importer) report(done bool) error {
 	m := &pb.ImportResponse{
 		Rows: im.rows, Listed: im.listed, Skipped: im.skipped + im.repeated, Refused: im.refused,
 		RefusedRows: im.bad, Done: done, Bytes: im.bytes,
-		Format: im.format.Name, Changed: im.changed, Retracted: im.taken, Held: im.held,
+		Format: im.format.Name, Changed: im.changed, Retracted: im.taken, Held: strings.Trim(im.heldNear+"; "+im.held, "; "),
 		Fresh: im.fresh + im.found,
+	}
+	if done {
+		matched, of, _ := im.reach.Sum()
+		m.RecentMatched, m.RecentUploads = uint64(matched), uint64(of)
 	}
 	changes := im.changes
 	im.changes = nil

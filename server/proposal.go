@@ -239,6 +239,11 @@ func (l *statementService) SubmitDecision(ctx context.Context, r *pb.SubmitDecis
 	if err != nil {
 		return nil, err
 	}
+	if list, ok := s.cfg.Lists.List(v.List); ok && !r.GetDraft() {
+		if err := s.foreseen(&list, v.Action, v.Hashes, r.GetConfirmed()); err != nil {
+			return nil, err
+		}
+	}
 	made, err := s.listOrPropose(ctx, what, v, r.GetDraft())
 	if err != nil {
 		return nil, err

@@ -81,16 +81,30 @@ func byVerdict(n [hashlist.VerdictReject + 1]int) map[string]uint64 {
 	return m
 }
 
-// ReloadRules implements the RPC.
-func (r *rulesService) ReloadRules(context.Context, *pb.ReloadRulesRequest) (*pb.ReloadRulesResponse, error) {
-	if r.s.cfg.LoadRules == nil {
+// ReloadRules implements the RPC. What the rules would do to the recent window is told, and bounded, before they
+// are in force.
+func (r *rulesService) ReloadRules(ctx context.Context, q *pb.ReloadRulesRequest) (*pb.ReloadRulesResponse, error) {
+	s := r.s
+	if s.cfg.LoadRules == nil {
 		return nil, refuse(errState, "this node has no file of rules: set policy.rules in config.toml and start the node again")
 	}
-	set, err := r.s.cfg.LoadRules()
+	set, err := s.cfg.LoadRules()
 	if err != nil {
 		return nil, refuse(errState, "the rules stay as they were: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	r.s.cfg.Lists.SetRules(set)
-	r.s.log.Info("rules were read again", "rules", len(set.Rules()))
-	return &pb.ReloadRulesResponse{Rules: ruleMessages(set)}, nil
+	p, err := s.cfg.Window.Replay(ctx, 0, 0, set)
+	if err != nil {
+		return nil, err
+	}
+	graver := 0
+	for _, n := range p.Graver {
+		graver += n
+	}
+	if !q.GetConfirmed() && s.cfg.Window.TooMany(graver, p.Uploads) {
+		return nil, refuse(errState, "the rules stay as they were: these would flag %d, hold %d and refuse %d of the last %d uploads that come to less now, more than is expected; look at `tocsin rules dry-run`, and repeat it with --yes if it is right",
+			p.Graver[hashlist.VerdictFlag], p.Graver[hashlist.VerdictHold], p.Graver[hashlist.VerdictReject], p.Uploads)
+	}
+	s.cfg.Lists.SetRules(set)
+	s.log.Info("rules were read again", "rules", len(set.Rules()))
+	return &pb.ReloadRulesResponse{Rules: ruleMessages(set), Uploads: uint64(p.Uploads), Graver: byVerdict(p.Graver), Milder: byVerdict(p.Milder)}, nil
 }

@@ -111,6 +111,15 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 	if err := s.validate(v); err != nil {
 		return nil, err
 	}
+	if !r.GetDraft() {
+		left, err := s.unlisted(&v, list.Action)
+		if err == nil {
+			err = s.foreseen(&list, v.Action, left, r.GetConfirmed())
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
 	answer, err := s.listOrPropose(ctx, decisionOf(&v, list.Action), v, r.GetDraft())
 	if err != nil {
 		return nil, err

@@ -24,7 +24,10 @@ import (
 )
 
 // remembering gives a node a recent window and a review queue, on a real database.
-func remembering(t testing.TB) func(*Config) {
+func remembering(t testing.TB) func(*Config) { return rememberingUpTo(t, 50) }
+
+// rememberingUpTo is remembering where statements may match so many recent uploads.
+func rememberingUpTo(t testing.TB, uploads int) func(*Config) {
 	return func(c *Config) {
 		db, err := store.Create(t.Context(), filepath.Join(t.TempDir(), "tocsin.db"))
 		if err != nil {
@@ -32,7 +35,7 @@ func remembering(t testing.TB) func(*Config) {
 		}
 		w, err := hashlist.OpenWindow(t.Context(), c.Lists, hashlist.WindowConfig{
 			Store: db, Quarantine: db, Key: bytes.Repeat([]byte{7}, hashlist.WindowKeySize), Keep: time.Hour, Entries: 1000, Log: c.Log,
-			Flood: hashlist.Flood{Uploads: 50, Share: .005},
+			Flood: hashlist.Flood{Uploads: uploads, Share: .005},
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -177,6 +180,7 @@ func TestHitsGoOut(t *testing.T) {
 	}
 	awaitWindow(t, "the withdrawals are told", func() bool { all, _ := slow.all(); return len(all) == 4 })
 	awaitWindow(t, "nobody has to decide any more", func() bool { return len(n.waitingFor(hashlist.ReviewHit)) == 0 })
+	awaitWindow(t, "the webhook that refused its first is told the others", func() bool { all, _ := deaf.all(); return len(all) == 3 })
 	all, wrong := slow.all()
 	for i, h := range all {
 		if want := map[bool]string{true: "hit", false: "withdrawal"}[i < 2]; h.Type != want {

@@ -53,6 +53,9 @@ With --account, --instance or --content, accounts, whole servers, or posts and f
 are listed by their addresses, all of a kind in one statement, as in
 --account https://bad.example/users/mallory.
 
+If they match more of what was let through lately than is expected (flood in config.toml),
+nothing is listed until you say --yes: look at "tocsin window preview" first.
+
 Where two persons have to agree on bans (review.two_person), nothing is listed yet: the
 ban waits in "tocsin review list" for a second one.
 
@@ -70,6 +73,7 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 	algorithms := cmd.Flags().StringSlice("algorithm", []string{"pdq", "sha256"}, "what to list of a file: pdq (of a video vpdq), phash, dhash, md5, sha1, sha256")
 	allFrames := cmd.Flags().Bool("all-frames", false, "list a sample of the frames of an animation, not only the first")
 	minQuality := cmd.Flags().Int("min-quality", hashlist.DefaultPolicy().MinQuality, "least PDQ quality, 0 to 100, at which perceptual hashes of a file are listed")
+	yes := cmd.Flags().Bool("yes", false, "also if more of the recent uploads match than is expected")
 	draft := cmd.Flags().Bool("draft", false, draftUsage)
 	others := subjectFlags(cmd)
 	c := a.client(cmd)
@@ -136,7 +140,7 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 		return a.withHasher(func(hasher *imagehash.Hasher) error {
 			var errs []error
 			for i, arg := range args {
-				request := &pb.SubmitRequest{List: *list, Labels: also, Action: act, Reason: *reason, Expires: until, Draft: *draft}
+				request := &pb.SubmitRequest{List: *list, Labels: also, Action: act, Reason: *reason, Expires: until, Draft: *draft, Confirmed: *yes}
 				if hashes[i].IsZero() {
 					m, err := a.hashFile(cmd.Context(), hasher, arg)
 					switch {

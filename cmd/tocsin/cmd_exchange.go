@@ -47,7 +47,9 @@ list, what the file says is listed, and the old statement retracted.
 What is not in the file stays on the list, whatever its format. With
 --retract-absent, and a format in which a file is all there is (mastodon-api,
 pleroma, lemmy, fires), it is retracted. If more than a third of the list would go, or
-the file is empty, nothing of it is done until you say --approve. --dry-run tells
+the file is empty, nothing of it is done until you say --approve. So it is with those
+hashes that match what was let through lately, if together they match more of it than is
+expected (flood in config.toml). --dry-run tells
 beforehand what would change, and --report FILE writes it down.
 
 Rows that are refused (no hash, the all-zero hash, low quality, a canary, a domain
@@ -74,6 +76,7 @@ told on standard error.
 	act := cmd.Flags().String("action", "", "what rows recommend that say nothing, where the format leaves it open: accept, filter, reject or drop")
 	absent := cmd.Flags().Bool("retract-absent", false, "retract what is on the list and not in the file")
 	approve := cmd.Flags().Bool("approve", false, "do also what was held for you")
+	cmd.Flags().BoolVar(approve, "yes", false, "the same as --approve")
 	reportTo := cmd.Flags().String("report", "", "file to write what was done to, as JSON; it must not exist yet")
 	algorithm := cmd.Flags().String("algorithm", "", "algorithm of bare hashes")
 	labels := cmd.Flags().StringSlice("label", nil, "label beside those of the list and of the rows; may be repeated")
@@ -159,7 +162,7 @@ told on standard error.
 			err = fmt.Errorf("nothing in %s was accepted: is its format %s? `tocsin import --help` describes the formats", printable(args[0]), cmp.Or(sum.GetFormat(), *format))
 		}
 		if held := sum.GetHeld(); held != "" && !*dryRun && err == nil {
-			err = fmt.Errorf("held for you to decide: %s; nothing was done but to list hashes: look with --dry-run, then say --approve", printable(held))
+			err = fmt.Errorf("held for you to decide: %s; nothing was done but to list the other hashes: look with --dry-run, then say --approve", printable(held))
 		}
 		if *draft {
 			a.tellDrafted(sum, err, *list)
@@ -292,8 +295,11 @@ func (a *app) printImport(sum *pb.ImportResponse, failed error, list string, dry
 			Changed   uint64 `json:"changed"`
 			Retracted uint64 `json:"retracted"`
 			Held      string `json:"held"`
+			Matched   uint64 `json:"recent_matched"`
+			Uploads   uint64 `json:"recent_uploads"`
 		}{list, sum.GetRows(), sum.GetListed(), sum.GetSkipped(), sum.GetRefused(), dryRun, sum.GetDone(),
-			sum.GetFormat(), sum.GetFresh(), sum.GetChanged(), sum.GetRetracted(), sum.GetHeld()})
+			sum.GetFormat(), sum.GetFresh(), sum.GetChanged(), sum.GetRetracted(), sum.GetHeld(),
+			sum.GetRecentMatched(), sum.GetRecentUploads()})
 	}
 	noun := "hash"
 	switch f, err := exchange.Lookup(sum.GetFormat()); {

@@ -152,14 +152,25 @@ func (a *app) rulesListCommand() *cobra.Command {
 func (a *app) rulesReloadCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "reload", Short: "Have the node read its file of rules again", Args: cobra.NoArgs,
-		Long: "Have the node read its file of rules again. If it has a mistake, the rules stay as\nthey were.",
+		Long: `Have the node read its file of rules again. If it has a mistake, the rules stay as
+they were. The uploads that the node remembers are looked up with them first, and what would
+come out otherwise is told; if they would treat more of them more gravely than
+is expected (flood in config.toml), the rules stay as they were until you say --yes.`,
 	}
+	yes := cmd.Flags().Bool("yes", false, "also if more of the recent uploads would be treated more gravely than is expected")
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return c.call(cmd, func(ctx context.Context, n *node) error {
-			v, err := pb.NewRulesServiceClient(n.ClientConn).ReloadRules(ctx, &pb.ReloadRulesRequest{})
+		return c.callFor(cmd, verifyTime, func(ctx context.Context, n *node) error {
+			v, err := pb.NewRulesServiceClient(n.ClientConn).ReloadRules(ctx, &pb.ReloadRulesRequest{Confirmed: *yes})
 			if err != nil {
 				return err
+			}
+			if v.GetUploads() > 0 {
+				for _, name := range []string{"reject", "hold", "flag", "allow"} {
+					if more, less := v.GetGraver()[name], v.GetMilder()[name]; more+less > 0 {
+						a.warn("of the last %d uploads %d come to %s that came to less, and %d that came to something graver", v.GetUploads(), more, name, less)
+					}
+				}
 			}
 			return a.printRules(describeRules(v.GetRules()))
 		})

@@ -1638,9 +1638,12 @@ func (x *DryRunExample) GetRule() string {
 	return ""
 }
 
-// ReloadRulesRequest is empty.
+// ReloadRulesRequest asks for the file to be read again.
 type ReloadRulesRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Also if the rules would answer more of what was let through lately more gravely than is expected (flood in
+	// the configuration). Without it that is FAILED_PRECONDITION, and the rules stay as they were.
+	Confirmed     bool `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1675,11 +1678,25 @@ func (*ReloadRulesRequest) Descriptor() ([]byte, []int) {
 	return file_tocsin_v1_policy_proto_rawDescGZIP(), []int{21}
 }
 
+func (x *ReloadRulesRequest) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
+	}
+	return false
+}
+
 // ReloadRulesResponse has the rules that are in force now.
 type ReloadRulesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// In the order in which they are asked.
-	Rules         []*Rule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	Rules []*Rule `protobuf:"bytes,1,rep,name=rules,proto3" json:"rules,omitempty"`
+	// Different uploads of the recent window that were looked up with these rules before they were put in force; 0 if
+	// nothing is remembered.
+	Uploads uint64 `protobuf:"varint,2,opt,name=uploads,proto3" json:"uploads,omitempty"`
+	// Of them, those that come to something graver than before, by what they come to ("hold").
+	Graver map[string]uint64 `protobuf:"bytes,3,rep,name=graver,proto3" json:"graver,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
+	// Of them, those that come to something milder, by the same.
+	Milder        map[string]uint64 `protobuf:"bytes,4,rep,name=milder,proto3" json:"milder,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1717,6 +1734,27 @@ func (*ReloadRulesResponse) Descriptor() ([]byte, []int) {
 func (x *ReloadRulesResponse) GetRules() []*Rule {
 	if x != nil {
 		return x.Rules
+	}
+	return nil
+}
+
+func (x *ReloadRulesResponse) GetUploads() uint64 {
+	if x != nil {
+		return x.Uploads
+	}
+	return 0
+}
+
+func (x *ReloadRulesResponse) GetGraver() map[string]uint64 {
+	if x != nil {
+		return x.Graver
+	}
+	return nil
+}
+
+func (x *ReloadRulesResponse) GetMilder() map[string]uint64 {
+	if x != nil {
+		return x.Milder
 	}
 	return nil
 }
@@ -1866,10 +1904,20 @@ const file_tocsin_v1_policy_proto_rawDesc = "" +
 	"\treference\x18\x02 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\x12$\n" +
 	"\x03now\x18\x03 \x01(\x0e2\x12.tocsin.v1.VerdictR\x03now\x12(\n" +
 	"\x05would\x18\x04 \x01(\x0e2\x12.tocsin.v1.VerdictR\x05would\x12\x12\n" +
-	"\x04rule\x18\x05 \x01(\tR\x04rule\"\x14\n" +
-	"\x12ReloadRulesRequest\"<\n" +
+	"\x04rule\x18\x05 \x01(\tR\x04rule\"2\n" +
+	"\x12ReloadRulesRequest\x12\x1c\n" +
+	"\tconfirmed\x18\x01 \x01(\bR\tconfirmed\"\xd4\x02\n" +
 	"\x13ReloadRulesResponse\x12%\n" +
-	"\x05rules\x18\x01 \x03(\v2\x0f.tocsin.v1.RuleR\x05rules2R\n" +
+	"\x05rules\x18\x01 \x03(\v2\x0f.tocsin.v1.RuleR\x05rules\x12\x18\n" +
+	"\auploads\x18\x02 \x01(\x04R\auploads\x12B\n" +
+	"\x06graver\x18\x03 \x03(\v2*.tocsin.v1.ReloadRulesResponse.GraverEntryR\x06graver\x12B\n" +
+	"\x06milder\x18\x04 \x03(\v2*.tocsin.v1.ReloadRulesResponse.MilderEntryR\x06milder\x1a9\n" +
+	"\vGraverEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x01\x1a9\n" +
+	"\vMilderEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\x04R\x05value:\x028\x012R\n" +
 	"\x0eExplainService\x12@\n" +
 	"\aExplain\x12\x19.tocsin.v1.ExplainRequest\x1a\x1a.tocsin.v1.ExplainResponse2\xeb\x01\n" +
 	"\fAuditService\x12H\n" +
@@ -1893,7 +1941,7 @@ func file_tocsin_v1_policy_proto_rawDescGZIP() []byte {
 	return file_tocsin_v1_policy_proto_rawDescData
 }
 
-var file_tocsin_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_tocsin_v1_policy_proto_msgTypes = make([]protoimpl.MessageInfo, 30)
 var file_tocsin_v1_policy_proto_goTypes = []any{
 	(*ExplainRequest)(nil),        // 0: tocsin.v1.ExplainRequest
 	(*ExplainResponse)(nil),       // 1: tocsin.v1.ExplainResponse
@@ -1923,31 +1971,33 @@ var file_tocsin_v1_policy_proto_goTypes = []any{
 	nil,                           // 25: tocsin.v1.DryRunResponse.GraverEntry
 	nil,                           // 26: tocsin.v1.DryRunResponse.MilderEntry
 	nil,                           // 27: tocsin.v1.DryRunResponse.ByRuleEntry
-	(*LookupResponse)(nil),        // 28: tocsin.v1.LookupResponse
-	(Verdict)(0),                  // 29: tocsin.v1.Verdict
-	(*timestamppb.Timestamp)(nil), // 30: google.protobuf.Timestamp
-	(*Reference)(nil),             // 31: tocsin.v1.Reference
+	nil,                           // 28: tocsin.v1.ReloadRulesResponse.GraverEntry
+	nil,                           // 29: tocsin.v1.ReloadRulesResponse.MilderEntry
+	(*LookupResponse)(nil),        // 30: tocsin.v1.LookupResponse
+	(Verdict)(0),                  // 31: tocsin.v1.Verdict
+	(*timestamppb.Timestamp)(nil), // 32: google.protobuf.Timestamp
+	(*Reference)(nil),             // 33: tocsin.v1.Reference
 }
 var file_tocsin_v1_policy_proto_depIdxs = []int32{
 	2,  // 0: tocsin.v1.ExplainResponse.now:type_name -> tocsin.v1.Explained
 	8,  // 1: tocsin.v1.ExplainResponse.then:type_name -> tocsin.v1.AuditEntry
 	6,  // 2: tocsin.v1.ExplainResponse.statements:type_name -> tocsin.v1.ExplainedStatement
-	28, // 3: tocsin.v1.Explained.lookup:type_name -> tocsin.v1.LookupResponse
+	30, // 3: tocsin.v1.Explained.lookup:type_name -> tocsin.v1.LookupResponse
 	3,  // 4: tocsin.v1.Explained.weighed:type_name -> tocsin.v1.Weighed
-	29, // 5: tocsin.v1.Weighed.verdict:type_name -> tocsin.v1.Verdict
+	31, // 5: tocsin.v1.Weighed.verdict:type_name -> tocsin.v1.Verdict
 	4,  // 6: tocsin.v1.Weighed.flows:type_name -> tocsin.v1.BeliefFlow
 	5,  // 7: tocsin.v1.BeliefFlow.path:type_name -> tocsin.v1.BeliefEdge
-	30, // 8: tocsin.v1.ExplainedStatement.published:type_name -> google.protobuf.Timestamp
-	30, // 9: tocsin.v1.ExplainedStatement.received:type_name -> google.protobuf.Timestamp
-	30, // 10: tocsin.v1.ExplainedStatement.expires:type_name -> google.protobuf.Timestamp
+	32, // 8: tocsin.v1.ExplainedStatement.published:type_name -> google.protobuf.Timestamp
+	32, // 9: tocsin.v1.ExplainedStatement.received:type_name -> google.protobuf.Timestamp
+	32, // 10: tocsin.v1.ExplainedStatement.expires:type_name -> google.protobuf.Timestamp
 	7,  // 11: tocsin.v1.ExplainedStatement.confirmed:type_name -> tocsin.v1.ExplainedOpinion
 	7,  // 12: tocsin.v1.ExplainedStatement.disputed:type_name -> tocsin.v1.ExplainedOpinion
 	23, // 13: tocsin.v1.ExplainedStatement.belief:type_name -> tocsin.v1.ExplainedStatement.BeliefEntry
-	30, // 14: tocsin.v1.ExplainedOpinion.published:type_name -> google.protobuf.Timestamp
-	30, // 15: tocsin.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
+	32, // 14: tocsin.v1.ExplainedOpinion.published:type_name -> google.protobuf.Timestamp
+	32, // 15: tocsin.v1.AuditEntry.at:type_name -> google.protobuf.Timestamp
 	8,  // 16: tocsin.v1.ListAuditResponse.entry:type_name -> tocsin.v1.AuditEntry
 	8,  // 17: tocsin.v1.GetAuditResponse.entry:type_name -> tocsin.v1.AuditEntry
-	29, // 18: tocsin.v1.Rule.then:type_name -> tocsin.v1.Verdict
+	31, // 18: tocsin.v1.Rule.then:type_name -> tocsin.v1.Verdict
 	15, // 19: tocsin.v1.ListRulesResponse.rules:type_name -> tocsin.v1.Rule
 	15, // 20: tocsin.v1.DryRunResponse.rules:type_name -> tocsin.v1.Rule
 	24, // 21: tocsin.v1.DryRunResponse.would:type_name -> tocsin.v1.DryRunResponse.WouldEntry
@@ -1955,30 +2005,32 @@ var file_tocsin_v1_policy_proto_depIdxs = []int32{
 	26, // 23: tocsin.v1.DryRunResponse.milder:type_name -> tocsin.v1.DryRunResponse.MilderEntry
 	27, // 24: tocsin.v1.DryRunResponse.by_rule:type_name -> tocsin.v1.DryRunResponse.ByRuleEntry
 	20, // 25: tocsin.v1.DryRunResponse.examples:type_name -> tocsin.v1.DryRunExample
-	30, // 26: tocsin.v1.DryRunExample.at:type_name -> google.protobuf.Timestamp
-	31, // 27: tocsin.v1.DryRunExample.reference:type_name -> tocsin.v1.Reference
-	29, // 28: tocsin.v1.DryRunExample.now:type_name -> tocsin.v1.Verdict
-	29, // 29: tocsin.v1.DryRunExample.would:type_name -> tocsin.v1.Verdict
+	32, // 26: tocsin.v1.DryRunExample.at:type_name -> google.protobuf.Timestamp
+	33, // 27: tocsin.v1.DryRunExample.reference:type_name -> tocsin.v1.Reference
+	31, // 28: tocsin.v1.DryRunExample.now:type_name -> tocsin.v1.Verdict
+	31, // 29: tocsin.v1.DryRunExample.would:type_name -> tocsin.v1.Verdict
 	15, // 30: tocsin.v1.ReloadRulesResponse.rules:type_name -> tocsin.v1.Rule
-	0,  // 31: tocsin.v1.ExplainService.Explain:input_type -> tocsin.v1.ExplainRequest
-	9,  // 32: tocsin.v1.AuditService.ListAudit:input_type -> tocsin.v1.ListAuditRequest
-	11, // 33: tocsin.v1.AuditService.GetAudit:input_type -> tocsin.v1.GetAuditRequest
-	13, // 34: tocsin.v1.AuditService.VerifyAudit:input_type -> tocsin.v1.VerifyAuditRequest
-	16, // 35: tocsin.v1.RulesService.ListRules:input_type -> tocsin.v1.ListRulesRequest
-	18, // 36: tocsin.v1.RulesService.DryRun:input_type -> tocsin.v1.DryRunRequest
-	21, // 37: tocsin.v1.RulesService.ReloadRules:input_type -> tocsin.v1.ReloadRulesRequest
-	1,  // 38: tocsin.v1.ExplainService.Explain:output_type -> tocsin.v1.ExplainResponse
-	10, // 39: tocsin.v1.AuditService.ListAudit:output_type -> tocsin.v1.ListAuditResponse
-	12, // 40: tocsin.v1.AuditService.GetAudit:output_type -> tocsin.v1.GetAuditResponse
-	14, // 41: tocsin.v1.AuditService.VerifyAudit:output_type -> tocsin.v1.VerifyAuditResponse
-	17, // 42: tocsin.v1.RulesService.ListRules:output_type -> tocsin.v1.ListRulesResponse
-	19, // 43: tocsin.v1.RulesService.DryRun:output_type -> tocsin.v1.DryRunResponse
-	22, // 44: tocsin.v1.RulesService.ReloadRules:output_type -> tocsin.v1.ReloadRulesResponse
-	38, // [38:45] is the sub-list for method output_type
-	31, // [31:38] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	28, // 31: tocsin.v1.ReloadRulesResponse.graver:type_name -> tocsin.v1.ReloadRulesResponse.GraverEntry
+	29, // 32: tocsin.v1.ReloadRulesResponse.milder:type_name -> tocsin.v1.ReloadRulesResponse.MilderEntry
+	0,  // 33: tocsin.v1.ExplainService.Explain:input_type -> tocsin.v1.ExplainRequest
+	9,  // 34: tocsin.v1.AuditService.ListAudit:input_type -> tocsin.v1.ListAuditRequest
+	11, // 35: tocsin.v1.AuditService.GetAudit:input_type -> tocsin.v1.GetAuditRequest
+	13, // 36: tocsin.v1.AuditService.VerifyAudit:input_type -> tocsin.v1.VerifyAuditRequest
+	16, // 37: tocsin.v1.RulesService.ListRules:input_type -> tocsin.v1.ListRulesRequest
+	18, // 38: tocsin.v1.RulesService.DryRun:input_type -> tocsin.v1.DryRunRequest
+	21, // 39: tocsin.v1.RulesService.ReloadRules:input_type -> tocsin.v1.ReloadRulesRequest
+	1,  // 40: tocsin.v1.ExplainService.Explain:output_type -> tocsin.v1.ExplainResponse
+	10, // 41: tocsin.v1.AuditService.ListAudit:output_type -> tocsin.v1.ListAuditResponse
+	12, // 42: tocsin.v1.AuditService.GetAudit:output_type -> tocsin.v1.GetAuditResponse
+	14, // 43: tocsin.v1.AuditService.VerifyAudit:output_type -> tocsin.v1.VerifyAuditResponse
+	17, // 44: tocsin.v1.RulesService.ListRules:output_type -> tocsin.v1.ListRulesResponse
+	19, // 45: tocsin.v1.RulesService.DryRun:output_type -> tocsin.v1.DryRunResponse
+	22, // 46: tocsin.v1.RulesService.ReloadRules:output_type -> tocsin.v1.ReloadRulesResponse
+	40, // [40:47] is the sub-list for method output_type
+	33, // [33:40] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_tocsin_v1_policy_proto_init() }
@@ -1993,7 +2045,7 @@ func file_tocsin_v1_policy_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tocsin_v1_policy_proto_rawDesc), len(file_tocsin_v1_policy_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   28,
+			NumMessages:   30,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

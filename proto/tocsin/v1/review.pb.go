@@ -1811,7 +1811,9 @@ type SubmitDecisionRequest struct {
 	// PDQ quality of the picture, if known: one below the node's least quality is refused.
 	Quality *uint32 `protobuf:"varint,6,opt,name=quality,proto3,oneof" json:"quality,omitempty"`
 	// Answer with what is to be signed, and change nothing.
-	Draft         bool `protobuf:"varint,7,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft bool `protobuf:"varint,7,opt,name=draft,proto3" json:"draft,omitempty"`
+	// As in SubmitRequest.
+	Confirmed     bool `protobuf:"varint,8,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1891,6 +1893,13 @@ func (x *SubmitDecisionRequest) GetQuality() uint32 {
 func (x *SubmitDecisionRequest) GetDraft() bool {
 	if x != nil {
 		return x.Draft
+	}
+	return false
+}
+
+func (x *SubmitDecisionRequest) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
 	}
 	return false
 }
@@ -2271,7 +2280,7 @@ const file_tocsin_v1_review_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12%\n" +
 	"\x0ealready_listed\x18\x03 \x01(\rR\ralreadyListed\x12\x14\n" +
 	"\x05draft\x18\x04 \x01(\fR\x05draft\x12\x1b\n" +
-	"\treview_id\x18\x05 \x01(\tR\breviewId\"\x87\x02\n" +
+	"\treview_id\x18\x05 \x01(\tR\breviewId\"\xa5\x02\n" +
 	"\x15SubmitDecisionRequest\x12/\n" +
 	"\x06choice\x18\x01 \x01(\x0e2\x17.tocsin.v1.ReviewChoiceR\x06choice\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\tR\x06hashes\x12\x16\n" +
@@ -2279,7 +2288,8 @@ const file_tocsin_v1_review_proto_rawDesc = "" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x124\n" +
 	"\aexpires\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1d\n" +
 	"\aquality\x18\x06 \x01(\rH\x00R\aquality\x88\x01\x01\x12\x14\n" +
-	"\x05draft\x18\a \x01(\bR\x05draftB\n" +
+	"\x05draft\x18\a \x01(\bR\x05draft\x12\x1c\n" +
+	"\tconfirmed\x18\b \x01(\bR\tconfirmedB\n" +
 	"\n" +
 	"\b_quality\"e\n" +
 	"\x16SubmitDecisionResponse\x127\n" +

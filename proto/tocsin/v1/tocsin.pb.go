@@ -1941,7 +1941,10 @@ type SubmitRequest struct {
 	// PDQ quality of the picture, if known: one below the node's least quality is refused.
 	Quality *uint32 `protobuf:"varint,7,opt,name=quality,proto3,oneof" json:"quality,omitempty"`
 	// Answer with what is to be signed, and change nothing.
-	Draft         bool `protobuf:"varint,8,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft bool `protobuf:"varint,8,opt,name=draft,proto3" json:"draft,omitempty"`
+	// Also if the hashes match more of what was let through lately than is expected (flood in
+	// the configuration). Without it that is FAILED_PRECONDITION, with how many in the message.
+	Confirmed     bool `protobuf:"varint,9,opt,name=confirmed,proto3" json:"confirmed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2028,6 +2031,13 @@ func (x *SubmitRequest) GetQuality() uint32 {
 func (x *SubmitRequest) GetDraft() bool {
 	if x != nil {
 		return x.Draft
+	}
+	return false
+}
+
+func (x *SubmitRequest) GetConfirmed() bool {
+	if x != nil {
+		return x.Confirmed
 	}
 	return false
 }
@@ -2742,13 +2752,19 @@ type ImportResponse struct {
 	Changed uint64 `protobuf:"varint,10,opt,name=changed,proto3" json:"changed,omitempty"`
 	// What the file takes back, or does not have any more, and was retracted; in a dry run, that would be.
 	Retracted uint64 `protobuf:"varint,11,opt,name=retracted,proto3" json:"retracted,omitempty"`
-	// Why a person must approve before any server or account is listed, and anything is retracted; empty for no reason.
+	// Why a person must approve before any server or account is listed, anything is retracted, and those hashes are
+	// listed that match what was let through lately; empty for no reason.
 	Held string `protobuf:"bytes,12,opt,name=held,proto3" json:"held,omitempty"`
 	// What is changed, since the last message: servers and accounts alone, at most 10,000 in all.
 	Changes []*ImportChange `protobuf:"bytes,13,rep,name=changes,proto3" json:"changes,omitempty"`
 	// Hashes, servers and accounts that were not on the list: they were listed, or would be in a dry run and if
 	// the import were not held.
-	Fresh         uint64 `protobuf:"varint,14,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	Fresh uint64 `protobuf:"varint,14,opt,name=fresh,proto3" json:"fresh,omitempty"`
+	// How many of the uploads that were let through lately the new hashes match. Those that match any
+	// are listed at the end of the file.
+	RecentMatched uint64 `protobuf:"varint,15,opt,name=recent_matched,json=recentMatched,proto3" json:"recent_matched,omitempty"`
+	// How many of those there are; 0 if none are remembered.
+	RecentUploads uint64 `protobuf:"varint,16,opt,name=recent_uploads,json=recentUploads,proto3" json:"recent_uploads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2877,6 +2893,20 @@ func (x *ImportResponse) GetChanges() []*ImportChange {
 func (x *ImportResponse) GetFresh() uint64 {
 	if x != nil {
 		return x.Fresh
+	}
+	return 0
+}
+
+func (x *ImportResponse) GetRecentMatched() uint64 {
+	if x != nil {
+		return x.RecentMatched
+	}
+	return 0
+}
+
+func (x *ImportResponse) GetRecentUploads() uint64 {
+	if x != nil {
+		return x.RecentUploads
 	}
 	return 0
 }
@@ -6189,7 +6219,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x10ListListsRequest\"W\n" +
 	"\x11ListListsResponse\x12%\n" +
 	"\x05lists\x18\x01 \x03(\v2\x0f.tocsin.v1.ListR\x05lists\x12\x1b\n" +
-	"\tindex_seq\x18\x02 \x01(\x04R\bindexSeq\"\x8d\x02\n" +
+	"\tindex_seq\x18\x02 \x01(\x04R\bindexSeq\"\xab\x02\n" +
 	"\rSubmitRequest\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\tR\x06hashes\x12\x16\n" +
@@ -6198,7 +6228,8 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x124\n" +
 	"\aexpires\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1d\n" +
 	"\aquality\x18\a \x01(\rH\x00R\aquality\x88\x01\x01\x12\x14\n" +
-	"\x05draft\x18\b \x01(\bR\x05draftB\n" +
+	"\x05draft\x18\b \x01(\bR\x05draft\x12\x1c\n" +
+	"\tconfirmed\x18\t \x01(\bR\tconfirmedB\n" +
 	"\n" +
 	"\b_quality\"\x9f\x01\n" +
 	"\x0eSubmitResponse\x12!\n" +
@@ -6256,7 +6287,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\aapprove\x18\r \x01(\bR\aapprove\x1a:\n" +
 	"\fColumnsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x99\x03\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xe7\x03\n" +
 	"\x0eImportResponse\x12\x12\n" +
 	"\x04rows\x18\x01 \x01(\x04R\x04rows\x12\x16\n" +
 	"\x06listed\x18\x02 \x01(\x04R\x06listed\x12\x18\n" +
@@ -6272,7 +6303,9 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\tretracted\x18\v \x01(\x04R\tretracted\x12\x12\n" +
 	"\x04held\x18\f \x01(\tR\x04held\x121\n" +
 	"\achanges\x18\r \x03(\v2\x17.tocsin.v1.ImportChangeR\achanges\x12\x14\n" +
-	"\x05fresh\x18\x0e \x01(\x04R\x05fresh\"|\n" +
+	"\x05fresh\x18\x0e \x01(\x04R\x05fresh\x12%\n" +
+	"\x0erecent_matched\x18\x0f \x01(\x04R\rrecentMatched\x12%\n" +
+	"\x0erecent_uploads\x18\x10 \x01(\x04R\rrecentUploads\"|\n" +
 	"\fImportChange\x12\x18\n" +
 	"\asubject\x18\x01 \x01(\tR\asubject\x12(\n" +
 	"\x03old\x18\x02 \x01(\v2\x16.tocsin.v1.ImportTermsR\x03old\x12(\n" +

@@ -934,7 +934,7 @@ func (x *ForgetResponse) GetForgotten() uint64 {
 // PreviewRequest supposes something.
 type PreviewRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Name or address of a list whose statements are here, or that anybody may read.
+	// Name or address of a list that this node knows. What of it has not come yet is left out.
 	List string `protobuf:"bytes,1,opt,name=list,proto3" json:"list,omitempty"`
 	// The gravest verdict that it may come to; unspecified for reject.
 	Most Verdict `protobuf:"varint,2,opt,name=most,proto3,enum=tocsin.v1.Verdict" json:"most,omitempty"`

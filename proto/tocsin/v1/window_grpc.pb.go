@@ -36,8 +36,8 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// WindowService tells of the recent past. Scope: admin; WatchHits takes lookup too, for
-// the program that hands the references over.
+// WindowService tells of the recent past. Scope: admin; Forget takes submit too, for
+// the program that handed the references over.
 type WindowServiceClient interface {
 	// WatchHits sends the hits behind a place, and then each as it is found. It ends when
 	// the node stops. Who remembers seq misses nothing and reads nothing twice.
@@ -162,8 +162,8 @@ func (c *windowServiceClient) CloseBreaker(ctx context.Context, in *CloseBreaker
 // All implementations must embed UnimplementedWindowServiceServer
 // for forward compatibility.
 //
-// WindowService tells of the recent past. Scope: admin; WatchHits takes lookup too, for
-// the program that hands the references over.
+// WindowService tells of the recent past. Scope: admin; Forget takes submit too, for
+// the program that handed the references over.
 type WindowServiceServer interface {
 	// WatchHits sends the hits behind a place, and then each as it is found. It ends when
 	// the node stops. Who remembers seq misses nothing and reads nothing twice.
