@@ -111,12 +111,20 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 			r.Audience = pb.Audience_AUDIENCE_FOLLOWERS
 		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
-			if err := a.foresee(ctx, n, m); err != nil && !*yes {
+			suspicious, err := a.foresee(ctx, n, m)
+			if err != nil && !*yes {
 				return err
 			}
 			answer, err := n.trust().Vouch(ctx, r)
 			if err != nil {
 				return err
+			}
+			if *yes && !*draft {
+				for _, list := range suspicious {
+					if err := letAct(ctx, n, list, "vouched for with --yes"); err != nil {
+						return err
+					}
+				}
 			}
 			if *draft {
 				return a.drafted(answer.GetDrafts()...)
@@ -143,11 +151,11 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 }
 
 // foresee tells what the lists of an issuer that are followed would have done to the uploads of the
-// recent window if they acted. It fails if that is more than expected.
-func (a *app) foresee(ctx context.Context, n *node, m *pb.Vouching) error {
+// recent window if they acted. It fails, and returns the lists, if that is more than expected.
+func (a *app) foresee(ctx context.Context, n *node, m *pb.Vouching) (suspicious []string, err error) {
 	answer, err := n.trust().GetIssuer(ctx, &pb.GetIssuerRequest{Issuer: m.GetObject(), Labels: m.GetLabels()})
 	if err != nil {
-		return nil // whoever is not known lists nothing here
+		return nil, nil // whoever is not known lists nothing here
 	}
 	most := pb.Verdict_VERDICT_FLAG
 	if m.GetAmount() >= hashlist.MostBelief {
@@ -155,7 +163,6 @@ func (a *app) foresee(ctx context.Context, n *node, m *pb.Vouching) error {
 	} else if m.GetAmount() >= hashlist.PartialBelief {
 		most = pb.Verdict_VERDICT_HOLD
 	}
-	suspicious := ""
 	for _, list := range answer.GetLists() {
 		p, err := n.window.Preview(ctx, &pb.PreviewRequest{List: list, Most: most})
 		if err != nil {
@@ -164,13 +171,13 @@ func (a *app) foresee(ctx context.Context, n *node, m *pb.Vouching) error {
 		a.warn("believed like that, list %s would have refused %d of the last %d uploads, held %d and flagged %d",
 			handle(list), p.GetRejected(), p.GetUploads(), p.GetHeld(), p.GetFlagged())
 		if p.GetSuspicious() {
-			suspicious = handle(list)
+			suspicious = append(suspicious, list)
 		}
 	}
-	if suspicious != "" {
-		return fmt.Errorf("that is more than is expected: look at `tocsin window preview %s`, and add --yes if it is right", suspicious)
+	if len(suspicious) > 0 {
+		err = fmt.Errorf("that is more than is expected: look at `tocsin window preview %s`, and add --yes if it is right", handle(suspicious[0]))
 	}
-	return nil
+	return suspicious, err
 }
 
 type vouchingLine struct {
