@@ -55,33 +55,21 @@ func NewBreaker(lists *Lists, config BreakerConfig) *Breaker {
 	return &Breaker{lists: lists, config: config, open: map[string]OpenBreaker{}}
 }
 
-// Note counts a refusal. What is refused by a list of this node's own does not count.
+// Note counts a refusal for everybody who stands behind it, so that nobody hides behind others
+// who listed the same. What is refused by this node's own word does not count.
 func (b *Breaker) Note(r *Result) {
-	if b == nil || r.Verdict != VerdictReject {
+	if b == nil || r.Verdict != VerdictReject || r.Decision.Own || len(r.behind) == 0 {
 		return
 	}
-	var m *Match
-	for i := range r.Matches {
-		if v := &r.Matches[i]; !v.Suppressed && v.Action != Accept {
-			if b.lists.ours(v.List) {
-				return
-			}
-			if m == nil {
-				m = v
-			}
-		}
-	}
-	if m == nil {
-		return
-	}
-	for _, o := range b.count(m) {
+	for _, o := range b.count(r.behind) {
 		if b.config.Opened != nil {
 			b.config.Opened(o)
 		}
 	}
 }
 
-func (b *Breaker) count(m *Match) (opened []OpenBreaker) {
+// count counts one refusal that all of those stand behind.
+func (b *Breaker) count(behind []backing) (opened []OpenBreaker) {
 	now := b.config.Now()
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -89,26 +77,30 @@ func (b *Breaker) count(m *Match) (opened []OpenBreaker) {
 	if b.refused == nil || now.Sub(b.begun) > time.Hour || now.Before(b.begun) {
 		b.begun, b.refused, b.all = now, map[string]map[listed]struct{}{}, map[listed]struct{}{}
 	}
-	of := b.refused[m.Issuer]
-	if of == nil {
-		of = map[listed]struct{}{}
-		b.refused[m.Issuer] = of
-	}
-	what := listed{m.Statement, m.posting}
-	for _, c := range [...]struct {
-		issuer string
-		seen   map[listed]struct{}
-		most   int
-	}{{m.Issuer, of, b.config.PerIssuer}, {"", b.all, b.config.Total}} {
-		if c.most <= 0 || len(c.seen) > c.most {
-			continue
+	add := func(issuer string, seen map[listed]struct{}, most int, what listed) {
+		if most <= 0 || len(seen) > most {
+			return
 		}
-		if c.seen[what] = struct{}{}; len(c.seen) > c.most {
-			o := OpenBreaker{c.issuer, len(c.seen), now, now.Add(b.config.Stay)}
-			b.open[c.issuer] = o
+		if seen[what] = struct{}{}; len(seen) > most {
+			o := OpenBreaker{issuer, len(seen), now, now.Add(b.config.Stay)}
+			b.open[issuer] = o
 			opened = append(opened, o)
 		}
 	}
+	counted := map[string]bool{}
+	for _, s := range behind {
+		if counted[s.issuer] {
+			continue // one refusal, however many hashes of theirs it matched
+		}
+		counted[s.issuer] = true
+		of := b.refused[s.issuer]
+		if of == nil {
+			of = map[listed]struct{}{}
+			b.refused[s.issuer] = of
+		}
+		add(s.issuer, of, b.config.PerIssuer, s.what)
+	}
+	add("", b.all, b.config.Total, behind[0].what)
 	if len(opened) > 0 {
 		b.apply()
 	}

@@ -11,7 +11,7 @@ type Hit struct {
 	Seen      SeenUpload
 	Verdict   Verdict   // what the upload comes to now
 	Algorithm Algorithm // of the match
-	Match     Match     // the nearest that speaks against it, without its hash
+	Match     Match     // the one that decided, without its hash
 	Reason    string    // one sentence that holds no hash
 	Withdrawn bool      // what was said against it does not act any more
 }

@@ -338,8 +338,8 @@ func (w *weighing) believe(label string, v Verdict, stmts []uint32) (amount, ind
 			continue
 		}
 		for _, o := range t.confirmed {
-			// What a confirmation may come to its own list says.
-			if w.f.stmts[o.stmt].list.most >= v {
+			// What a confirmation may come to its own list says, and the circuit breaker.
+			if s := &w.f.stmts[o.stmt]; s.list.most >= v && (v <= VerdictHold || !w.f.softened(s)) {
 				w.stand(&all, o.stmt)
 			}
 		}
@@ -414,7 +414,8 @@ func (f *fold) judge(found []candidate, q *Query, policy *Policy, now time.Time,
 	var top weighed
 	if foreign && floor < VerdictReject {
 		if top = w.gravest(floor); top.reached() {
-			best, r.Verdict, r.Decision = top.first, top.verdict, w.decision(&top)
+			w.rely(&top)
+			best, r.Verdict, r.Decision, r.behind = top.first, top.verdict, w.decision(&top), w.behind(&top)
 		}
 	}
 	if policy.Rules != nil {
@@ -446,6 +447,45 @@ func (w *weighing) own(c *candidate) Decision {
 		d.Label = labels[0]
 	}
 	return d
+}
+
+// rely leaves those statements in d behind which somebody stands who is believed in its
+// label: whoever else listed the same adds nothing to it. If there are none, all stay.
+func (w *weighing) rely(d *weighed) {
+	believed := func(n uint32) bool { return w.heardIn(n, d.label) }
+	stmts := slices.DeleteFunc(slices.Clone(d.stmts), func(n uint32) bool { return !believed(n) })
+	if len(stmts) == 0 {
+		return
+	}
+	d.stmts = stmts
+	for i := max(d.first, 0); i < len(w.found); i++ {
+		if c := &w.found[i]; w.counts(c, d.label, d.verdict, d.need) && slices.Contains(stmts, w.f.postings[c.posting].stmt) {
+			d.first = i
+			return
+		}
+	}
+}
+
+// behind returns which hashes of whom d rests on: of other issuers who list them, and of those
+// who confirm their statements.
+func (w *weighing) behind(d *weighed) (all []backing) {
+	for i := max(d.first, 0); i < len(w.found) && len(all) < maxStatements; i++ {
+		c := &w.found[i]
+		n := w.f.postings[c.posting].stmt
+		if !w.counts(c, d.label, d.verdict, d.need) || !slices.Contains(d.stmts, n) {
+			continue
+		}
+		what := listed{w.f.stmts[n].id, c.posting}
+		all = append(all, backing{w.f.stmts[n].issuer, what})
+		if t := w.talk[n]; t != nil {
+			for _, o := range t.confirmed {
+				if w.heardIn(o.stmt, d.label) {
+					all = append(all, backing{w.f.stmts[o.stmt].issuer, what})
+				}
+			}
+		}
+	}
+	return all
 }
 
 func (w *weighing) decision(d *weighed) Decision {
@@ -480,6 +520,11 @@ func (w *weighing) heard(c *candidate) bool {
 	if len(labels) == 0 {
 		labels = []string{""}
 	}
+	return slices.ContainsFunc(labels, func(label string) bool { return w.heardIn(n, label) })
+}
+
+// heardIn reports whether anybody who stands behind statement n is believed in a label.
+func (w *weighing) heardIn(n uint32, label string) bool {
 	var one sides
 	w.stand(&one, n)
 	if t := w.talk[n]; t != nil {
@@ -487,11 +532,9 @@ func (w *weighing) heard(c *candidate) bool {
 			w.stand(&one, o.stmt)
 		}
 	}
-	for _, label := range labels {
-		for _, b := range one.backers {
-			if amount, _ := w.f.believe(label, w.at, []backer{b}); amount > 0 {
-				return true
-			}
+	for _, b := range one.backers {
+		if amount, _ := w.f.believe(label, w.at, []backer{b}); amount > 0 {
+			return true
 		}
 	}
 	return false
@@ -524,7 +567,7 @@ func (w *weighing) ask(rules Rules, q *Query, now time.Time, floor Verdict, best
 	if r.Verdict > VerdictAllow {
 		at = *best
 	} else if !d.Own {
-		d = w.nearest()
+		d, r.behind = w.nearest()
 	}
 	c, p := &w.found[at], &w.f.postings[w.found[at].posting]
 	facts.Label, facts.Belief, facts.Independent, facts.Disputed = d.Label, d.Belief, d.Independent, d.Disputed
@@ -542,14 +585,15 @@ func (w *weighing) ask(rules Rules, q *Query, now time.Time, floor Verdict, best
 }
 
 // nearest is what the label comes to that is nearest to a flag.
-func (w *weighing) nearest() Decision {
+func (w *weighing) nearest() (Decision, []backing) {
 	top := weighed{first: -1, need: &Threshold{}}
 	for _, label := range w.labels() {
 		if d := w.weigh(label, VerdictFlag, w.policy.thresholds(label).of(VerdictFlag)); d.first >= 0 && (top.first < 0 || d.belief > top.belief) {
 			top = d
 		}
 	}
-	return w.decision(&top)
+	w.rely(&top)
+	return w.decision(&top), w.behind(&top)
 }
 
 // reason is one sentence about the match that decided. It holds no hash.

@@ -423,3 +423,65 @@ func TestThresholdsValidate(t *testing.T) {
 		t.Error("a label that is none was accepted")
 	}
 }
+
+// What decided is named, and counted, and not who listed the same and is believed by nobody.
+func TestDecidedByTheBelieved(t *testing.T) {
+	w := newTown(t, nil, "alice", "bob", "carol")
+	h := hashAt(t, PDQ)
+	var bobs Statement
+	for range maxStatements + 1 {
+		bobs = w.ban("bob", h)
+	}
+	w.vouch("alice", 120)
+	s := w.ban("alice", hashAt(t, PDQ, 1))
+	r := w.l.Lookup(Query{Probes: []Probe{{Hash: h}}, Limit: 1})
+	if m := r.Decided(); r.Verdict != VerdictReject || m == nil || m.Statement != s.ID || m.Distance != 1 {
+		t.Fatalf("%v, decided by %+v, not %s", r.Verdict, r.Decided(), s.ID)
+	}
+	if d := r.Decision; len(d.Statements) != 1 || d.Statements[0] != s.ID || d.Distance != 1 || !strings.Contains(r.Reason, s.Issuer) {
+		t.Errorf("%+v, %q", d, r.Reason)
+	}
+	if len(r.behind) != 1 || r.behind[0].issuer != s.Issuer {
+		t.Errorf("behind it stand %+v", r.behind)
+	}
+	// Whoever confirms what somebody else listed stands behind it, too.
+	w.vouch("carol", 120)
+	w.confirm("carol", bobs)
+	far := hashAt(t, PDQ, first(80)...)
+	w.confirm("carol", w.ban("bob", far))
+	b := NewBreaker(w.l, BreakerConfig{PerIssuer: 1, Stay: time.Hour})
+	for _, p := range []Hash{h, far} {
+		r := w.l.Lookup(Query{Probes: []Probe{{Hash: p}}})
+		b.Note(&r)
+	}
+	open := map[string]bool{}
+	for _, o := range b.Open() {
+		open[o.Issuer] = true
+	}
+	if !open[w.issuer("carol")] || open[w.issuer("alice")] {
+		t.Errorf("open: %v", open)
+	}
+	b.Close(w.issuer("bob"))
+	if r := w.l.Lookup(Query{Probes: []Probe{{Hash: far}}}); r.Verdict != VerdictHold {
+		t.Errorf("%v by a confirmation of whom the breaker is open for", r.Verdict)
+	}
+}
+
+// A breaker counts who decides, although somebody whom nobody believes lists the same.
+func TestBreakerCountsTheBelieved(t *testing.T) {
+	w := newTown(t, nil, "alice", "bob")
+	w.vouch("alice", 120)
+	b := NewBreaker(w.l, BreakerConfig{PerIssuer: 3, Stay: time.Hour})
+	for n := range 4 {
+		h := hashAt(t, PDQ, first(50*n)...)
+		w.ban("bob", h)
+		w.ban("alice", h)
+	}
+	for n := range 4 {
+		r := w.l.Lookup(Query{Probes: []Probe{{Hash: hashAt(t, PDQ, first(50*n)...)}}})
+		b.Note(&r)
+	}
+	if open := b.Open(); len(open) != 1 || open[0].Issuer != w.issuer("alice") {
+		t.Errorf("open: %+v", open)
+	}
+}

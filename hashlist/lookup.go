@@ -64,7 +64,30 @@ type Result struct {
 	Seq       uint64 // the log up to here was heeded
 	Decision  Decision
 
-	generation uint64 // of what acts; see Lists.changed
+	generation uint64    // of what acts; see Lists.changed
+	decided    *Match    // see Decided
+	behind     []backing // of other nodes, at most some more than maxStatements, the nearest first
+}
+
+// backing is that an issuer stands behind something listed, by listing or confirming it.
+type backing struct {
+	issuer string
+	what   listed
+}
+
+// Decided returns the match that the verdict rests on most, nil if nothing speaks against
+// the media. It is the nearest of those by whom is believed, and need not be the first of Matches, nor
+// be among them if there were more than the query's limit.
+func (r *Result) Decided() *Match {
+	if r.decided != nil {
+		return r.decided
+	}
+	for i := range r.Matches {
+		if m := &r.Matches[i]; !m.Suppressed && m.Action != Accept {
+			return m
+		}
+	}
+	return nil
 }
 
 // Decision is what a verdict that is graver than VerdictAllow rests on.
@@ -76,7 +99,7 @@ type Decision struct {
 	Need        Threshold // of that verdict in that label
 	Own         bool      // this node's own word: neither thresholds nor rules soften it
 	Rule        string    // the name of the rule that decided, "" for none
-	Statements  []string  // IDs of those that list it, the nearest first, and then of those that confirm them
+	Statements  []string  // IDs of those that list it and are believed, the nearest first, and then of those that confirm them
 	Algorithm   Algorithm // of the nearest match that counts for it
 	Distance    int       // of that, in bits
 }
@@ -137,8 +160,11 @@ func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candi
 		return cmp.Or(cmp.Compare(a.distance, b.distance), cmp.Compare(f.postings[a.posting].stmt, f.postings[b.posting].stmt),
 			cmp.Compare(a.posting, b.posting))
 	})
-	if f.judge(found, q, policy, now, &r) < 0 {
+	if by := f.judge(found, q, policy, now, &r); by < 0 {
 		r.Reason = "what it matches is known to be harmless, or disputed here"
+	} else {
+		m := f.match(found[by], q.Probes)
+		r.decided = &m
 	}
 	if q.Limit > 0 && len(found) > q.Limit {
 		found, r.Truncated = found[:q.Limit], true

@@ -355,12 +355,9 @@ func (w *Window) judge(ctx context.Context, uploads []*upload) error {
 
 func (w *Window) hitOf(u *upload, r *Result) *Hit {
 	h := &Hit{At: wholeSecond(w.config.Now()), Seen: u.seen, Verdict: r.Verdict, Reason: r.Reason}
-	for i := range r.Matches {
-		if m := &r.Matches[i]; !m.Suppressed && m.Action != Accept {
-			h.Match, h.Algorithm = *m, m.Probe.Hash.alg
-			h.Match.Probe.Hash = Hash{}
-			break
-		}
+	if m := r.Decided(); m != nil {
+		h.Match, h.Algorithm = *m, m.Probe.Hash.alg
+		h.Match.Probe.Hash = Hash{}
 	}
 	// Made from what it says, so that one that is found again after a crash is known again.
 	id := w.sealer.tag("hit", strconv.FormatUint(u.id, 10)+" "+h.Verdict.String()+" "+h.Match.Statement)

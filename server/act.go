@@ -293,23 +293,22 @@ func findingsOf(h *hashlist.Hit) []platform.Finding {
 
 // actOn hands a verdict on what a caller names to the desk. id is the verdict's, "" if it has none.
 func (s *Server) actOn(id string, q *hashlist.Query, r *hashlist.Result) {
-	if r.Verdict == hashlist.VerdictAllow || q.Reference.IsZero() || s.cfg.Acts == nil || len(r.Matches) == 0 {
+	if r.Verdict == hashlist.VerdictAllow || q.Reference.IsZero() || s.cfg.Acts == nil {
+		return
+	}
+	m, ref := r.Decided(), q.Reference
+	if m == nil {
 		return
 	}
 	if id == "" {
 		id = reference()
 	}
-	m, ref := &r.Matches[0], q.Reference
 	f := platform.Finding{
 		ID: id, At: time.Now().UTC().Truncate(time.Microsecond), Verdict: r.Verdict, Labels: m.Labels, Statement: m.Statement, List: m.List,
 		Issuer: m.Issuer, Why: r.Reason, URL: ref.URL, Alias: ref.Alias, Post: ref.Post, Actor: ref.Actor,
 	}
-	// The nearest match need not be the one that decided.
 	if r.Decision.Label != "" {
 		f.Labels = []string{r.Decision.Label}
-	}
-	if len(r.Decision.Statements) > 0 {
-		f.Statement = r.Decision.Statements[0]
 	}
 	s.act(s.hard, f)
 }

@@ -38,16 +38,11 @@ func (s *Server) held(q *hashlist.Query, r *hashlist.Result, verdict string) {
 		Kind: hashlist.ReviewHeld, At: time.Now(), Verdict: verdict, Reference: q.Reference,
 		Summary: boundedText("Held: "+r.Reason, hashlist.MaxReason),
 	}
-	for i := range r.Matches {
-		m := &r.Matches[i]
-		if m.Suppressed {
-			continue
-		}
+	if m := r.Decided(); m != nil {
 		item.Statement, item.List, item.Issuer = m.Statement, m.List, m.Issuer
 		item.Distance, item.Algorithm = m.Distance, m.Probe.Hash.Algorithm().String()
 		item.Summary = boundedText(fmt.Sprintf("Held: %s. Labels: %s. Reason there: %s",
 			r.Reason, cmp.Or(strings.Join(m.Labels, ", "), "none"), cmp.Or(m.Reason, "none given")), hashlist.MaxReason)
-		break
 	}
 	item.Body = writeHashes(listable(q.Probes))
 	select {

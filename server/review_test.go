@@ -709,3 +709,57 @@ func FuzzReadStatements(f *testing.F) {
 		}
 	})
 }
+
+// A decision is about the statement that brought the verdict about, and not about one by
+// somebody who is not believed.
+func TestHeldByWhoIsBelieved(t *testing.T) {
+	change, db := withQueue(t)
+	n := start(t, change, func(c *Config) {
+		policy := hashlist.DefaultPolicy()
+		policy.Own = testOrigin
+		lists, err := hashlist.Open(t.Context(), &memoryLog{places: map[string]uint64{}}, policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(lists.Close)
+		c.Lists = lists
+	})
+	lists := n.Server.cfg.Lists
+	h := randomHashes(1)[0]
+	said := map[string]string{}
+	for _, who := range []string{"bob", "alice"} {
+		origin := "https://" + who + ".example"
+		list := origin + "/lists/refused"
+		belief := uint8(0)
+		if who == "alice" {
+			belief = 80
+		}
+		lists.Heed(list, hashlist.VerdictReject, belief)
+		said[who] = origin + "/statements/a"
+		_, err := lists.Apply(t.Context(), hashlist.Record{Statement: hashlist.Statement{
+			ID: origin + "/statements/d", Issuer: origin + "/users/" + who, List: list, Kind: hashlist.DefineList, Published: time.Unix(1_790_000_000, 0).UTC(),
+			Definition: &hashlist.Definition{Name: "refused", Audience: hashlist.Public, Action: hashlist.Reject, Radii: hashlist.DefaultRadii},
+		}}, hashlist.Record{Statement: hashlist.Statement{
+			ID: said[who], Issuer: origin + "/users/" + who, List: list, Kind: hashlist.AddHashes, Published: time.Unix(1_790_000_001, 0).UTC(), Hashes: []hashlist.Hash{h},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := hashlist.Query{Probes: []hashlist.Probe{{Hash: h}}, Limit: 1}
+	r := lists.Lookup(q)
+	if r.Verdict != hashlist.VerdictHold {
+		t.Fatalf("%v: %s", r.Verdict, r.Reason)
+	}
+	n.held(&q, &r, "")
+	poll(t, "it waits", func() bool {
+		all, err := db.Reviews(t.Context(), hashlist.ReviewSelection{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 1 && (all[0].Statement != said["alice"] || !strings.Contains(all[0].List, "alice")) {
+			t.Fatalf("it is about %s", all[0].Statement)
+		}
+		return len(all) == 1
+	})
+}

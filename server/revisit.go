@@ -100,16 +100,14 @@ func (s *Server) tellRevisited(ctx context.Context, n revisit.News) error {
 			ID: "revisit-" + id, Kind: hashlist.ReviewHit, Reference: ref,
 			Summary: fmt.Sprintf("A picture that was approved stays on another server, and what is there now is not what it was, or is listed by now: %s.", a.Note),
 		}
-		if len(n.Result.Matches) > 0 {
-			m := &n.Result.Matches[0]
+		if m := n.Result.Decided(); m != nil {
 			r.Statement, r.List, r.Issuer, r.Distance, r.Algorithm = m.Statement, m.List, m.Issuer, m.Distance, m.Probe.Hash.Algorithm().String()
 		}
 		if _, err := s.cfg.Reviews.AddReview(ctx, r); err != nil && !errors.Is(err, hashlist.ErrReviewsFull) {
 			return err
 		}
 	}
-	if len(n.Result.Matches) > 0 {
-		m := &n.Result.Matches[0]
+	if m := n.Result.Decided(); m != nil {
 		s.act(ctx, platform.Finding{
 			ID: id, At: a.Checked, Verdict: n.Result.Verdict, Labels: m.Labels, Statement: m.Statement, List: m.List, Issuer: m.Issuer, Why: n.Result.Reason,
 			URL: ref.URL, Post: ref.Post, Actor: ref.Actor,
