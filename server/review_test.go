@@ -489,6 +489,14 @@ func TestSubjectsAreListed(t *testing.T) {
 	}
 	_, err := says.SubmitSubjects(t.Context(), &pb.SubmitSubjectsRequest{List: "spam", Subjects: []string{"bad.example"}})
 	wantCode(t, "no kind", err, codes.InvalidArgument)
+
+	// What would have a blocked server pass takes more than a token that may list.
+	lift := &pb.SubmitSubjectsRequest{List: "spam", Kind: pb.SubjectKind_SUBJECT_KIND_INSTANCE, Subjects: []string{"worse.example"}, Action: pb.Action_ACTION_ACCEPT}
+	_, err = n.as("bot", ScopeSubmit).says.SubmitSubjects(t.Context(), lift)
+	wantCode(t, "accept with a token that may list", err, codes.PermissionDenied)
+	if _, err := says.SubmitSubjects(t.Context(), lift); err != nil {
+		t.Error(err)
+	}
 }
 
 // An appeal is a stranger's words: it waits, and nothing follows from it.

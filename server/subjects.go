@@ -18,6 +18,9 @@ func (l *statementService) SubmitSubjects(ctx context.Context, r *pb.SubmitSubje
 	if err := s.own(list.ID); err != nil {
 		return nil, err
 	}
+	if err := s.byHand(&list); err != nil {
+		return nil, err
+	}
 	v := hashlist.Statement{List: list.ID, Reason: r.GetReason(), Subjects: slices.Clone(r.GetSubjects())}
 	switch r.GetKind() {
 	case pb.SubjectKind_SUBJECT_KIND_ACCOUNT:
@@ -33,6 +36,10 @@ func (l *statementService) SubmitSubjects(ctx context.Context, r *pb.SubmitSubje
 		return nil, err
 	}
 	if v.Action, err = action(r.GetAction()); err != nil {
+		return nil, err
+	}
+	what := decisionOf(&v, list.Action)
+	if err := maySuppress(ctx, what); err != nil {
 		return nil, err
 	}
 	if v.Expires, err = expiry(r.GetExpires()); err != nil {
@@ -54,8 +61,8 @@ func (l *statementService) SubmitSubjects(ctx context.Context, r *pb.SubmitSubje
 	case r.GetDraft():
 		answer.Draft, err = s.draft(v)
 		return answer, err
-	case s.takesTwo(0, hashlist.ChooseBan):
-		answer.ReviewId, err = s.propose(ctx, hashlist.ChooseBan, v)
+	case s.takesTwo(0, what):
+		answer.ReviewId, err = s.propose(ctx, what, v)
 		return answer, err
 	}
 	records, err := s.seal(context.WithoutCancel(ctx), v)
