@@ -402,6 +402,10 @@ func (v *Visitor) fetch(ctx context.Context, a *Address) (*fetched, error) {
 			return nil, fmt.Errorf("it could not be fetched: %w", causeOf(err))
 		}
 		got, next, err := v.read(answer)
+		if got != nil && got.same && r.Header.Get("If-None-Match")+r.Header.Get("If-Modified-Since") == "" {
+			// Whoever has the server must not keep what is there from ever being looked at.
+			return nil, errors.New("its server answered that it is unchanged, which was not asked")
+		}
 		if err != nil || got != nil {
 			return got, err
 		}

@@ -42,6 +42,10 @@ func newPlace(t *testing.T) *place {
 			http.Redirect(w, r, "/around", http.StatusFound)
 			return
 		}
+		if r.URL.Path == "/unchanged" {
+			w.WriteHeader(http.StatusNotModified)
+			return
+		}
 		if r.URL.Path == "/private" {
 			http.Redirect(w, r, "http://169.254.169.254/latest/meta-data", http.StatusFound)
 			return
@@ -250,6 +254,7 @@ func TestWhereItDoesNotGo(t *testing.T) {
 		url string
 	}{
 		{strict, p.URL}, {strict, "https://127.0.0.1/"}, {strict, "https://[::ffff:10.0.0.1]/"}, {loose, p.URL + "/private"}, {loose, p.URL + "/around"},
+		{loose, p.URL + "/unchanged"}, // which says so to whoever never saw it
 	} {
 		c.w.add(t, c.url)
 		if a := c.w.visit(t, c.url); a.State != revisit.Failing || a.Failures != 1 {
