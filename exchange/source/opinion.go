@@ -157,21 +157,29 @@ func (a *Asker) arachnid(ctx context.Context, n *session, u Upload) (Opinion, er
 			all.Labels = append(all.Labels, o.Labels...)
 		}
 	}
-	q := struct {
-		Hashes []string `json:"hashes"`
-	}{}
+	var ask []string
+	seen := map[string]bool{}
 	for _, h := range u.PDQ {
 		if h.Algorithm() != hashlist.PDQ || h.IsZero() {
 			continue
 		}
 		key := base64.StdEncoding.EncodeToString(h.Sum())
+		if seen[key] {
+			continue
+		}
+		seen[key] = true
 		if o, ok := a.recall(key); ok {
 			add(o)
-		} else if !slices.Contains(q.Hashes, key) && len(q.Hashes) < maxAsked {
-			q.Hashes = append(q.Hashes, key)
+		} else {
+			ask = append(ask, key)
 		}
 	}
-	if len(q.Hashes) > 0 {
+	// All of them, or an error: a picture behind many others in one file is a picture. What was said before the time
+	// was up is remembered, so that who asks again gets further.
+	for part := range slices.Chunk(ask, maxAsked) {
+		q := struct {
+			Hashes []string `json:"hashes"`
+		}{part}
 		body, err := json.Marshal(q)
 		if err != nil {
 			return Opinion{}, err

@@ -86,6 +86,19 @@ func TestArachnid(t *testing.T) {
 	if strings.Contains(body, "picture") || len(body) > 120 {
 		t.Errorf("more than hashes left the host: %s", body)
 	}
+	// The last of many frames is asked of as well.
+	var many source.Upload
+	for i := range 129 {
+		many.PDQ = append(many.PDQ, pdq(t, byte(100+i)))
+	}
+	requests, say = 0, "no-known-match"
+	if o, err := a.Ask(t.Context(), source.Upload{PDQ: many.PDQ[:128]}); err != nil || o.Known || requests != 2 {
+		t.Errorf("128 frames: %+v, %v after %d requests", o, err, requests)
+	}
+	say = "csam"
+	if o, err := a.Ask(t.Context(), many); err != nil || !o.Known || requests != 3 {
+		t.Errorf("the 129th frame: %+v, %v after %d requests", o, err, requests)
+	}
 	say = "half"
 	if o, err := a.Ask(t.Context(), source.Upload{PDQ: []hashlist.Hash{pdq(t, 7), pdq(t, 8)}}); err == nil {
 		t.Errorf("half an answer is %+v", o)
