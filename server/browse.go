@@ -205,13 +205,16 @@ func (w *exportWriter) Write(b []byte) (n int, err error) {
 	return n, nil
 }
 
-// Watch implements the RPC. It ends when the node stops.
+// Watch implements the RPC. It ends when the node stops. What is on lists that may not leave this node is passed over.
 func (l *listService) Watch(r *pb.WatchRequest, stream pb.ListService_WatchServer) error {
 	s := l.s
 	only := hashlist.Selection{Signed: true}
 	if r.GetList() != "" {
 		list, err := s.find(r.GetList())
 		if err != nil {
+			return err
+		}
+		if err := s.mayLeave(&list); err != nil {
 			return err
 		}
 		only.List = list.ID
@@ -229,6 +232,9 @@ func (l *listService) Watch(r *pb.WatchRequest, stream pb.ListService_WatchServe
 				return causeOf(ctx, err)
 			}
 			cursor = record.Seq
+			if list := record.Statement.List; s.mayLeave(&hashlist.List{ID: list, Partner: s.cfg.Lists.Partner(list)}) != nil {
+				continue // also when the list was removed
+			}
 			if err := stream.Send(&pb.WatchResponse{
 				Seq: record.Seq, Received: timestamppb.New(record.Received), Kind: record.Statement.Kind.String(),
 				Signed: record.Signed, StatementId: record.Statement.ID,

@@ -121,6 +121,26 @@ func TestPartnerDataStays(t *testing.T) {
 		}
 	}
 
+	// Watched, whole and signed: by name, and among all there is.
+	watch, err := c.Watch(t.Context(), &pb.WatchRequest{List: "ncmec"})
+	if err == nil {
+		_, err = watch.Recv()
+	}
+	refused("watched", err)
+	n.add("open", randomHashes(1)...)
+	if watch, err = c.Watch(t.Context(), &pb.WatchRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	for at := uint64(0); at < n.lists.Seq(); {
+		v, err := watch.Recv()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if at = v.GetSeq(); strings.Contains(string(v.GetSigned()), "/lists/ncmec") {
+			t.Errorf("place %d is of what a partner gave", at)
+		}
+	}
+
 	stream, err := c.Export(t.Context(), &pb.ExportRequest{List: "ncmec", Format: "plain"})
 	if err == nil {
 		_, err = stream.Recv()
