@@ -68,7 +68,7 @@ const (
 //	202  done, or nothing to do
 //	400  no event             401  no such token, or no good signature
 //	409  too old, or dated ahead
-//	503  not done in time: Mastodon asks again, and what was looked at meanwhile is not fetched again
+//	503  not done in time, or not to be fetched: Mastodon asks again, for two days, and what was looked at meanwhile is not fetched again
 func (s *Server) hookMastodon(w http.ResponseWriter, r *http.Request) {
 	h := &hook{s, "mastodon", *s.cfg.Hooks.Mastodon}
 	a := h.answer(w, r, r.PathValue("token"), func(ctx context.Context, c *caller) hookAnswer {
@@ -144,7 +144,7 @@ func (h *hook) mastodon(ctx context.Context, r *http.Request, c *caller, raw []b
 	if of.Reference.Actor == "" {
 		of.Reference.Actor = e.Object.Account.URL
 	}
-	worst := answerAllow
+	worst, again := answerAllow, false
 	wait, stop := context.WithTimeout(ctx, mastodonWait)
 	defer stop()
 	for i := range media {
@@ -174,9 +174,11 @@ func (h *hook) mastodon(ctx context.Context, r *http.Request, c *caller, raw []b
 		if a.status != http.StatusOK && worst.status == http.StatusOK || a.why == "match" {
 			worst = a
 		}
-		if a.why == "trouble" {
-			return hookAnswer{Verdict: "allow", status: http.StatusServiceUnavailable, why: "trouble"}
-		}
+		again = again || a.askAgain()
+	}
+	if again {
+		// Not before the others were looked at: nobody is to hide them behind one that is not to be had.
+		return hookAnswer{Verdict: "allow", status: http.StatusServiceUnavailable, why: "trouble"}
 	}
 	return worst
 }
@@ -215,9 +217,13 @@ type doing struct {
 	answer hookAnswer // once done is closed
 }
 
+// askAgain reports whether nothing is known of a file yet, so that a delivery that comes anew looks once more: whoever
+// has the server it is on must not get a post past by being away while it comes.
+func (a *hookAnswer) askAgain() bool { return a.why == "trouble" || a.why == "unreachable" }
+
 // once does work at most once for a key, and waits for it as long as ctx allows. The work
 // goes on when ctx ends, within the server's own deadline, so that whoever asks again finds
-// it done. What ended in trouble is done anew.
+// it done. What ended in trouble, or could not be fetched, is done anew.
 func (h *hook) once(ctx context.Context, key string, work func(context.Context) hookAnswer) (hookAnswer, bool) {
 	d := &h.doings
 	d.mu.Lock()
@@ -257,7 +263,7 @@ func (h *hook) once(ctx context.Context, key string, work func(context.Context) 
 func (d *doings) end(key string, v *doing) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if v.answer.why == "trouble" {
+	if v.answer.askAgain() {
 		delete(d.begun, key)
 	} else if d.order = append(d.order, key); len(d.order) > mastodonMemory {
 		delete(d.begun, d.order[0])

@@ -447,9 +447,17 @@ func TestHookMastodon(t *testing.T) {
 			t.Errorf("%s: %d, want %d", event, code, want)
 		}
 	}
-	b := webhook("status.created", now, status("/gone.jpg", "/broken.jpg"))
+	b := webhook("status.created", now, status("/broken.jpg"))
 	if code, _ := send(b, sign(b)); code != 202 {
 		t.Errorf("a post with what cannot be examined: %d", code)
+	}
+	// What cannot be fetched is asked for again, and hides nothing behind it.
+	was := asked.Load()
+	b = webhook("status.created", now, status("/gone.jpg", "/mirror.jpg"))
+	for i, want := range []int32{2, 3} {
+		if code, _ := send(b, sign(b)); code != 503 || asked.Load()-was != want {
+			t.Errorf("delivery %d of what cannot be fetched: %d, %d files were fetched, want %d", i+1, code, asked.Load()-was, want)
+		}
 	}
 	if out := n.logged.String(); strings.Contains(out, "private.example") || strings.Contains(out, "198.51.100.77") || strings.Contains(out, webhookSecret) {
 		t.Error("the log holds what is private")
