@@ -80,19 +80,21 @@ func (l *listService) ListEntries(ctx context.Context, r *pb.ListEntriesRequest)
 	return v, nil
 }
 
-// entry describes a statement that adds hashes, nil if none of them is in force.
+// entry describes a statement that adds hashes or subjects, nil if none of them is in force.
 func (s *Server) entry(r *hashlist.Record) *pb.Entry {
-	if r.Statement.Kind != hashlist.AddHashes {
+	hashes, subjects := s.cfg.Lists.InForce(&r.Statement), s.cfg.Lists.SubjectsInForce(&r.Statement)
+	switch r.Statement.Kind {
+	case hashlist.AddHashes, hashlist.AddAccounts, hashlist.AddInstances, hashlist.AddContent:
+	default: // a retraction has hashes, too
 		return nil
 	}
-	hashes := s.cfg.Lists.InForce(&r.Statement)
-	if len(hashes) == 0 {
+	if len(hashes)+len(subjects) == 0 {
 		return nil
 	}
 	v := &pb.Entry{
-		Seq: r.Seq, StatementId: r.Statement.ID, Issuer: r.Statement.Issuer, Hashes: make([]string, len(hashes)),
+		Seq: r.Seq, StatementId: r.Statement.ID, Issuer: r.Statement.Issuer, Hashes: make([]string, len(hashes)), Subjects: subjects,
 		Labels: r.Statement.Labels, Action: pb.Action(r.Statement.Action), Reason: r.Statement.Reason,
-		Published: timestamppb.New(r.Statement.Published),
+		Published: timestamppb.New(r.Statement.Published), Kind: r.Statement.Kind.String(),
 	}
 	for i, h := range hashes {
 		v.Hashes[i] = h.String()

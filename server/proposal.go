@@ -66,6 +66,9 @@ func describe(v *hashlist.Statement) string {
 		if n := len(v.Hashes); n > 0 {
 			return fmt.Sprintf("%d hashes of statement %s", n, v.Retracts)
 		}
+		if n := len(v.Subjects); n > 0 {
+			return fmt.Sprintf("%d accounts, servers or addresses of statement %s", n, v.Retracts)
+		}
 		return "statement " + v.Retracts
 	}
 	return fmt.Sprintf("%d %v on list %s", len(v.Subjects), v.Kind, v.List)

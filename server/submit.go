@@ -215,31 +215,40 @@ func (l *listService) Retract(ctx context.Context, r *pb.RetractRequest) (*pb.Re
 			return nil, refuse(errInvalid, "hash %d is not in that statement", i+1)
 		}
 	}
+	for i, subject := range r.GetSubjects() {
+		if !slices.Contains(said.Subjects, subject) {
+			return nil, refuse(errInvalid, "account, server or address %d is not in that statement: `tocsin list entries` shows what is", i+1)
+		}
+	}
 	v := hashlist.Statement{Kind: hashlist.Retraction, List: said.List, Retracts: said.ID, Reason: r.GetReason()}
 	ends := s.standing(said)
 	if len(hashes) > 0 {
 		v.Hashes = slices.DeleteFunc(s.cfg.Lists.InForce(said), func(h hashlist.Hash) bool { return !slices.Contains(hashes, h) })
 		ends = len(v.Hashes)
 	}
+	if len(r.GetSubjects()) > 0 {
+		v.Subjects = slices.DeleteFunc(slices.Clone(s.cfg.Lists.SubjectsInForce(said)), func(subject string) bool { return !slices.Contains(r.GetSubjects(), subject) })
+		ends = len(v.Subjects)
+	}
 	if ends == 0 {
-		return &pb.RetractResponse{}, nil
+		return &pb.RetractResponse{Kind: said.Kind.String()}, nil
 	}
 	if err := s.validate(v); err != nil {
 		return nil, err
 	}
 	if r.GetDraft() {
 		draft, err := s.draft(v)
-		return &pb.RetractResponse{Draft: draft, Retracted: uint32(ends)}, err
+		return &pb.RetractResponse{Kind: said.Kind.String(), Draft: draft, Retracted: uint32(ends)}, err
 	}
 	if s.takesTwo(0, hashlist.ChooseWithdraw) {
 		id, err := s.propose(ctx, hashlist.ChooseWithdraw, v)
-		return &pb.RetractResponse{ReviewId: id}, err
+		return &pb.RetractResponse{Kind: said.Kind.String(), ReviewId: id}, err
 	}
 	records, err := s.seal(ctx, v)
 	if err != nil {
 		return nil, err
 	}
-	return &pb.RetractResponse{StatementId: records[0].Statement.ID, Seq: records[0].Seq, Retracted: uint32(ends)}, nil
+	return &pb.RetractResponse{StatementId: records[0].Statement.ID, Seq: records[0].Seq, Retracted: uint32(ends), Kind: said.Kind.String()}, nil
 }
 
 // standing is how much of a statement is in force: hashes, subjects, or the opinion that it is.

@@ -365,12 +365,27 @@ type entryLine struct {
 	Reason    string   `json:"reason"`
 	Published *string  `json:"published"`
 	Expires   *string  `json:"expires"`
+	Kind      string   `json:"kind"`
+	Subjects  []string `json:"subjects"` // accounts, servers, or addresses of content
+}
+
+// what tells in a few words what an entry is about.
+func (l *entryLine) what() string {
+	if len(l.Subjects) == 0 {
+		return plural(uint64(len(l.Hashes)), "hash")
+	}
+	const shown = 3
+	text := strings.Join(l.Subjects[:min(len(l.Subjects), shown)], ", ")
+	if more := len(l.Subjects) - shown; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return printable(text)
 }
 
 func (a *app) listEntriesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "entries NAME", Short: "Show the statements in force on a list, oldest first", Args: cobra.ExactArgs(1),
-		Long: "Show the statements in force on a list, oldest first, and with --json their\nhashes. Without it there is a line for each statement.",
+		Long: "Show the statements in force on a list, oldest first: a line for each, with\nits address, which \"tocsin retract\" takes, and the accounts, servers or addresses it\nis about. With --json also its hashes, and all of what it is about.",
 	}
 	c := a.client(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -392,7 +407,7 @@ func (a *app) listEntriesCommand() *cobra.Command {
 			for _, e := range answer.GetEntries() {
 				l := entryLine{
 					e.GetSeq(), e.GetStatementId(), e.GetIssuer(), some(e.GetHashes()), some(e.GetLabels()), word(e.GetAction()),
-					e.GetReason(), stamp(e.GetPublished()), stamp(e.GetExpires()),
+					e.GetReason(), stamp(e.GetPublished()), stamp(e.GetExpires()), e.GetKind(), some(e.GetSubjects()),
 				}
 				if a.json {
 					err = a.line(l)
@@ -402,7 +417,7 @@ func (a *app) listEntriesCommand() *cobra.Command {
 					if l.Expires != nil {
 						until = "  until " + *l.Expires
 					}
-					_, err = fmt.Fprintf(a.out, "%d  %s  %s  %s%s  %s\n", l.Seq, or(l.Published, ""), l.Statement, plural(uint64(len(l.Hashes)), "hash"), until, printable(l.Reason))
+					_, err = fmt.Fprintf(a.out, "%d  %s  %s  %s%s  %s\n", l.Seq, or(l.Published, ""), l.Statement, l.what(), until, printable(l.Reason))
 				}
 				if err != nil {
 					return err

@@ -2134,7 +2134,9 @@ type RetractRequest struct {
 	// Why, for people.
 	Reason string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	// Answer with what is to be signed, and change nothing.
-	Draft         bool `protobuf:"varint,4,opt,name=draft,proto3" json:"draft,omitempty"`
+	Draft bool `protobuf:"varint,4,opt,name=draft,proto3" json:"draft,omitempty"`
+	// The accounts, servers or addresses to withdraw, as the statement spells them; none for all.
+	Subjects      []string `protobuf:"bytes,5,rep,name=subjects,proto3" json:"subjects,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2197,6 +2199,13 @@ func (x *RetractRequest) GetDraft() bool {
 	return false
 }
 
+func (x *RetractRequest) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
 // RetractResponse tells what was withdrawn.
 type RetractResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2209,7 +2218,9 @@ type RetractResponse struct {
 	// With draft: the retraction as it is to be signed, empty if nothing is in force any more.
 	Draft []byte `protobuf:"bytes,4,opt,name=draft,proto3" json:"draft,omitempty"`
 	// Set if a second person has to agree first: nothing is withdrawn yet, and this item waits in the review queue.
-	ReviewId      string `protobuf:"bytes,5,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
+	ReviewId string `protobuf:"bytes,5,opt,name=review_id,json=reviewId,proto3" json:"review_id,omitempty"`
+	// What the statement is of which something was withdrawn: "add" for hashes, "instances", "dispute" and so on.
+	Kind          string `protobuf:"bytes,6,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2279,6 +2290,13 @@ func (x *RetractResponse) GetReviewId() string {
 	return ""
 }
 
+func (x *RetractResponse) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
 // Entry is a statement in force on a list.
 type Entry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2299,7 +2317,11 @@ type Entry struct {
 	// When it was made.
 	Published *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=published,proto3" json:"published,omitempty"`
 	// When it lapses, if it does.
-	Expires       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
+	Expires *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=expires,proto3" json:"expires,omitempty"`
+	// Of a statement that is about no media: the accounts, servers or addresses that are in force.
+	Subjects []string `protobuf:"bytes,10,rep,name=subjects,proto3" json:"subjects,omitempty"`
+	// What the statement is about: "add" for hashes, "accounts", "instances" or "content".
+	Kind          string `protobuf:"bytes,11,opt,name=kind,proto3" json:"kind,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2395,6 +2417,20 @@ func (x *Entry) GetExpires() *timestamppb.Timestamp {
 		return x.Expires
 	}
 	return nil
+}
+
+func (x *Entry) GetSubjects() []string {
+	if x != nil {
+		return x.Subjects
+	}
+	return nil
+}
+
+func (x *Entry) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
 }
 
 // ListEntriesRequest asks for a page of a list.
@@ -6237,18 +6273,20 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12%\n" +
 	"\x0ealready_listed\x18\x03 \x01(\rR\ralreadyListed\x12\x14\n" +
 	"\x05draft\x18\x04 \x01(\fR\x05draft\x12\x1b\n" +
-	"\treview_id\x18\x05 \x01(\tR\breviewId\"y\n" +
+	"\treview_id\x18\x05 \x01(\tR\breviewId\"\x95\x01\n" +
 	"\x0eRetractRequest\x12!\n" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x16\n" +
 	"\x06hashes\x18\x02 \x03(\tR\x06hashes\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x14\n" +
-	"\x05draft\x18\x04 \x01(\bR\x05draft\"\x97\x01\n" +
+	"\x05draft\x18\x04 \x01(\bR\x05draft\x12\x1a\n" +
+	"\bsubjects\x18\x05 \x03(\tR\bsubjects\"\xab\x01\n" +
 	"\x0fRetractResponse\x12!\n" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x1c\n" +
 	"\tretracted\x18\x03 \x01(\rR\tretracted\x12\x14\n" +
 	"\x05draft\x18\x04 \x01(\fR\x05draft\x12\x1b\n" +
-	"\treview_id\x18\x05 \x01(\tR\breviewId\"\xb7\x02\n" +
+	"\treview_id\x18\x05 \x01(\tR\breviewId\x12\x12\n" +
+	"\x04kind\x18\x06 \x01(\tR\x04kind\"\xe7\x02\n" +
 	"\x05Entry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12!\n" +
 	"\fstatement_id\x18\x02 \x01(\tR\vstatementId\x12\x16\n" +
@@ -6258,7 +6296,10 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\x06action\x18\x06 \x01(\x0e2\x11.tocsin.v1.ActionR\x06action\x12\x16\n" +
 	"\x06reason\x18\a \x01(\tR\x06reason\x128\n" +
 	"\tpublished\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\tpublished\x124\n" +
-	"\aexpires\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"d\n" +
+	"\aexpires\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x1a\n" +
+	"\bsubjects\x18\n" +
+	" \x03(\tR\bsubjects\x12\x12\n" +
+	"\x04kind\x18\v \x01(\tR\x04kind\"d\n" +
 	"\x12ListEntriesRequest\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\rR\bpageSize\x12\x1d\n" +
