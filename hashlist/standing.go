@@ -76,6 +76,22 @@ func (l *Lists) Standing(list, issuer string, h Hash) []Statement {
 	return all
 }
 
+// Accepted returns the statements of the given issuer by which h is in force as known to be
+// harmless, on whichever list that is heeded and has a definition, with their terms as Standing tells them.
+func (l *Lists) Accepted(issuer string, h Hash) []Statement {
+	now := time.Now().Unix()
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	var all []Statement
+	l.fold.each(h, func(s *stmt) bool {
+		if d := s.list.current; d != nil && s.list.most != 0 && s.issuer == issuer && s.stands(now) && cmp.Or(s.action, d.Action) == Accept {
+			all = append(all, s.terms())
+		}
+		return true
+	})
+	return all
+}
+
 // terms is what the fold keeps of a statement.
 func (s *stmt) terms() Statement {
 	v := Statement{

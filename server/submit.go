@@ -111,6 +111,12 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 	if err := s.validate(v); err != nil {
 		return nil, err
 	}
+	what := decisionOf(&v, list.Action)
+	if what == hashlist.ChooseBan {
+		if err := s.notAccepted(hashes); err != nil {
+			return nil, err
+		}
+	}
 	if !r.GetDraft() {
 		left, err := s.unlisted(&v, list.Action)
 		if err == nil {
@@ -120,12 +126,24 @@ func (l *listService) Submit(ctx context.Context, r *pb.SubmitRequest) (*pb.Subm
 			return nil, err
 		}
 	}
-	answer, err := s.listOrPropose(ctx, decisionOf(&v, list.Action), v, r.GetDraft())
+	answer, err := s.listOrPropose(ctx, what, v, r.GetDraft())
 	if err != nil {
 		return nil, err
 	}
 	answer.AlreadyListed += uint32(len(r.GetHashes()) - len(hashes)) // those that were named twice
 	return answer, nil
+}
+
+// notAccepted refuses to ban what this node's issuer says is harmless: its own word suppresses
+// the match, so that the ban would be answered with success and do nothing.
+func (s *Server) notAccepted(hashes []hashlist.Hash) error {
+	for i, h := range hashes {
+		for _, k := range s.cfg.Lists.Accepted(s.cfg.Issuer.Actor(), h) {
+			return refuse(errState, "hash %d is allowed by this node itself, on list %s, and a ban beside that would do nothing: take that back first with `tocsin retract %s`",
+				i+1, k.List, k.ID)
+		}
+	}
+	return nil
 }
 
 // checkQuality refuses perceptual hashes of a picture that is too flat to have

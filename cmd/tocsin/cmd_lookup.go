@@ -21,10 +21,11 @@ written algorithm:hex, or as bare hexadecimal with --algorithm; all else is a
 file, and - is standard input. The whole file is sent to the node, which forgets
 it at once.
 
-Exit status: 3 if something matches, 1 if nothing does but the node could not say
-of one of them, 0 if nothing does. With --json what it could not say something of
-has an object with query and error. A match that a list of harmless pictures suppresses does not
-count, nor does a match on such a list.`,
+Exit status: 3 if the verdict on one of them is hold or reject, which is not to be
+published; 1 if it is on none, but the node could not say of one of them; 0 if all are
+allow or flag, also where something matches. With --json there is an object for each:
+match says whether anything matches that is not suppressed as harmless, verdict what it comes
+to, and what nothing can be said of has query and error.`,
 		Example: "  tocsin lookup upload.jpg || echo refused or trouble",
 	}
 	algorithm := cmd.Flags().String("algorithm", "", "algorithm of hashes that are written without one")
@@ -68,7 +69,7 @@ count, nor does a match on such a list.`,
 		if ref.GetUrl()+ref.GetAlias()+ref.GetPost()+ref.GetActor() == "" {
 			ref = nil
 		}
-		matched := false
+		refused := false
 		var errs []error
 		for i, arg := range args {
 			if cmd.Context().Err() != nil {
@@ -88,7 +89,7 @@ count, nor does a match on such a list.`,
 				errs = append(errs, fmt.Errorf("%s: %w", printable(arg), plain(err)))
 				err = a.failed("query", arg, err)
 			} else {
-				matched = matched || counts(answer.GetLookup())
+				refused = refused || answer.GetLookup().GetVerdict() >= pb.Verdict_VERDICT_HOLD
 				err = a.printLookup(arg, answer)
 			}
 			if err != nil { // standard output takes no more
@@ -97,8 +98,8 @@ count, nor does a match on such a list.`,
 			}
 		}
 		err = errors.Join(errs...)
-		if matched {
-			// Whoever refuses what matches must not let it pass because of another file.
+		if refused {
+			// Whoever refuses by the exit status must not let it pass because of another file.
 			if err != nil {
 				a.tell(err)
 			}
@@ -206,6 +207,11 @@ func (a *app) printLookup(query string, answer *pb.LookupMediaResponse) error {
 	}
 	if _, err := fmt.Fprintf(a.out, "%s: %s: %s\n", printable(query), word(r.GetVerdict()), printable(r.GetReason())); err != nil {
 		return err
+	}
+	if id := r.GetVerdictId(); id != "" {
+		if _, err := fmt.Fprintf(a.out, "  verdict %s, which `tocsin explain` takes\n", printable(id)); err != nil {
+			return err
+		}
 	}
 	if len(r.GetMatches()) == 0 {
 		return nil

@@ -19,10 +19,10 @@ import (
 const (
 	exitTrouble = 1 // something could not be done
 	exitUsage   = 2 // the command line was wrong
-	exitMatch   = 3 // lookup found something
+	exitMatch   = 3 // lookup or scan found what is not to be published
 )
 
-// errMatch makes lookup exit with exitMatch. It is not printed.
+// errMatch makes lookup and scan exit with exitMatch. It is not printed.
 var errMatch = errors.New("a match")
 
 // app is one run of the program.
@@ -82,7 +82,8 @@ Begin with "tocsin init" and "tocsin serve"; the other commands talk to the node
 that runs in the data directory, or with --server to one elsewhere.
 
 Exit status: 0 if all went well, 1 if something could not be done, 2 for a
-mistake on the command line; lookup exits with 3 if there is a match.`,
+mistake on the command line; lookup exits with 3 if the verdict is hold or reject, and
+scan if a file is to be refused.`,
 		SilenceUsage: true, SilenceErrors: true,
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print one JSON object a line")
