@@ -32,14 +32,41 @@ func (s *Server) auditEntry(ctx context.Context, id string) (hashlist.AuditEntry
 	if err != nil {
 		return hashlist.AuditEntry{}, err
 	}
+	if hint := notVerdict(id); hint != "" {
+		return hashlist.AuditEntry{}, refuse(errInvalid, "%.80s %s", id, hint)
+	}
 	if err := hashlist.CheckName(id); err != nil {
 		return hashlist.AuditEntry{}, refuse(errInvalid, "%.80q is neither a hash (algorithm:hex) nor the address of a statement nor the id of a verdict", id)
 	}
 	e, known, err := log.FindAudit(ctx, id)
 	if err == nil && !known {
-		err = refuse(errUnknown, "the audit log has no entry %s: verdicts that were let through are not kept", id)
+		err = refuse(errUnknown, "the audit log has no entry %s. It keeps what was decided because something matched: what was let through is not in it, "+
+			"nor what was refused without a verdict, such as a file that cannot be decoded, of which the node's own log has a line with this reference", id)
 	}
 	return e, err
+}
+
+// notVerdict tells of what is taken for the id of a verdict what it is instead, empty if it may be one.
+func notVerdict(id string) string {
+	kind, _, dashed := strings.Cut(id, "-")
+	if dashed && kind == "hit" {
+		return "is the id of a hit, not of a verdict: `tocsin window hits` and `tocsin review show` tell of it"
+	}
+	if k, err := hashlist.ParseReviewKind(kind); dashed && err == nil && k != 0 {
+		return "is the id of an item of the review queue, not of a verdict: `tocsin review show` tells of it"
+	}
+	if strings.Trim(id, "0123456789abcdefABCDEF") != "" {
+		return ""
+	}
+	switch len(id) {
+	case 64:
+		return "is a hash without its algorithm: put pdq: or sha256: before it, whichever it is"
+	case 40:
+		return "is a hash without its algorithm: put sha1: before it"
+	case 32:
+		return "is a hash without its algorithm: put md5: before it"
+	}
+	return ""
 }
 
 func entryMessage(e hashlist.AuditEntry) *pb.AuditEntry {
