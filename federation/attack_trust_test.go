@@ -259,6 +259,11 @@ func TestAttackNewKey(t *testing.T) {
 		}
 	}
 	check(hashlist.VerdictAllow, federation.KeyDoubted)
+	// Nor does it say anything in a letter.
+	mine := n.ban(n.define("mine", hashlist.Public), pdq(t, 913)).ID
+	if got := b.send(n, letter{body: b.flag(mine, "wrong").Signed}); got.code != 400 || !strings.Contains(got.body, "nothing but the server") || len(n.reviews()) != 0 {
+		t.Errorf("a dispute with the new key: %+v, %d wait", got, len(n.reviews()))
+	}
 	n.stop()
 	n.restart()
 	check(hashlist.VerdictAllow, federation.KeyDoubted)

@@ -90,14 +90,20 @@ func (n *Node) openLetter(ctx context.Context, signed []byte, origin string) (ha
 			if !isOf(issuer, origin) {
 				return nil, fmt.Errorf("it is a statement of %.200q, and another server sends it", issuer)
 			}
-			if known := n.keysOf([]string{issuer})[issuer]; len(known) > 0 {
-				for _, k := range known {
-					if k.Method == method && k.Revoked.IsZero() && k.Expires.IsZero() {
-						return k.Public, nil
-					}
+			known := n.keysOf([]string{issuer})[issuer]
+			for _, k := range known {
+				switch {
+				case k.Method != method:
+				case k.State == KeyDoubted:
+					return nil, fmt.Errorf("nothing but the server of %.200q says that its key %.200q is theirs", issuer, method)
+				case !k.Revoked.IsZero() || !k.Expires.IsZero():
+					return nil, fmt.Errorf("%.200q has replaced the key %.200q", issuer, method)
+				default:
+					return k.Public, nil
 				}
 			}
-			if methods, ok := n.strangers.Get(issuer); ok {
+			// Whose keys are known is no stranger: a key that their server tells anew is weighed before it says anything.
+			if methods, ok := n.strangers.Get(issuer); ok && len(known) == 0 {
 				for _, m := range methods {
 					if m.ID == method && m.Revoked.IsZero() && m.Expires.IsZero() {
 						return m.Public, nil
@@ -125,6 +131,9 @@ func (n *Node) meet(ctx context.Context, issuer, origin string) error {
 	defer n.fetches.leave(origin)
 	if !allowed(n.fetchPaces, origin, 2, 60) {
 		return errTooOften
+	}
+	if len(n.keysOf([]string{issuer})[issuer]) > 0 {
+		return n.learn(ctx, issuer, 0)
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
