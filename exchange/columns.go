@@ -74,7 +74,7 @@ func parseColumns(c *csvReader, at map[string]int, n int, o Options) (Row, error
 		}
 		return ""
 	}
-	row := Row{Quality: -1, Reason: comment(get("reason")), Action: o.Action}
+	row := Row{Quality: -1, Reason: comment(unguard(get("reason"))), Action: o.Action}
 	hash, domain, account := get("hash"), get("domain"), get("account")
 	var err error
 	switch {
@@ -138,7 +138,7 @@ func writeColumns(w io.Writer, _ Head) *RowWriter {
 			}
 			line = append(line, l...)
 		}
-		return appendField(append(line, ','), row.Reason), nil
+		return appendField(append(line, ','), guard(row.Reason)), nil
 	})
 }
 

@@ -66,6 +66,29 @@ func appendField(line []byte, field string) []byte {
 	return append(line, '"')
 }
 
+// guard has a text that others wrote be no formula when a spreadsheet opens the file: before one
+// that begins with = + - or @, also wide, or with apostrophes and one of these, there is an apostrophe more. Spaces,
+// tabs and line ends before it are left out, as they are in reading. unguard takes the apostrophe away.
+func guard(text string) string {
+	text = strings.TrimSpace(text)
+	if formula(text) {
+		return "'" + text
+	}
+	return text
+}
+
+func unguard(text string) string {
+	if rest, ok := strings.CutPrefix(text, "'"); ok && formula(rest) {
+		return rest
+	}
+	return text
+}
+
+func formula(text string) bool {
+	text = strings.TrimLeft(text, "'")
+	return text != "" && strings.ContainsRune("=+-@＝＋－＠", []rune(text)[0])
+}
+
 // csvReader reads CSV as Python's csv module writes and reads it: a quote
 // counts at the beginning of a field alone, and a quoted field may go on for
 // several lines. Not encoding/csv, because that has no limit: it would read a

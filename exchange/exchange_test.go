@@ -334,6 +334,36 @@ func TestRoundTripAnyRows(t *testing.T) {
 	}
 }
 
+// TestNoFormulas: what others give as a reason does nothing when a spreadsheet opens it, and comes back as it was.
+func TestNoFormulas(t *testing.T) {
+	for _, reason := range []string{"=1+1", "+1", "-1", "@SUM(1)", "'=1", "''=1", "＝1", "\t=1", "\r\n=1", " =1"} {
+		for _, name := range []string{"csv", "mastodon", "fediblockhole", "gotosocial-csv"} {
+			f, err := Lookup(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var b bytes.Buffer
+			w := f.Write(&b, Head{})
+			if err := errors.Join(w.Write(Row{Subject: "bad.example", Quality: -1, Action: hashlist.Drop, Reason: reason}), w.Close()); err != nil {
+				t.Fatal(err)
+			}
+			c := &csvReader{lines: newLines(bytes.NewReader(b.Bytes()))}
+			for c.next() == nil {
+				for i := range c.len() {
+					if formula(string(c.field(i))) && c.field(i)[0] != '\'' {
+						t.Errorf("%s: %q is a formula", name, c.field(i))
+					}
+				}
+			}
+			for row, err := range f.Read(&b, Options{}) {
+				if want := strings.TrimSpace(reason); err != nil || row.Reason != want {
+					t.Errorf("%s: %q, %v came of %q", name, row.Reason, err, want)
+				}
+			}
+		}
+	}
+}
+
 func TestWrite(t *testing.T) {
 	rows := []Row{{Hash: hash(t, "pdq:"+pdqHex), Quality: 90, Labels: []string{"csam", "x"}}, {Hash: hash(t, "md5:"+md5Hex), Quality: -1}}
 	for name, want := range map[string]string{

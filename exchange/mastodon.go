@@ -123,7 +123,7 @@ func (t *blockColumns) parse(c *csvReader) (Row, error) {
 		}
 		return strings.TrimSpace(string(c.field(i)))
 	}
-	row := Row{Quality: -1, Reason: flat(comment(get(t.public)))}
+	row := Row{Quality: -1, Reason: flat(comment(unguard(get(t.public))))}
 	var flags [3]bool
 	for i, column := range [...]int{t.media, t.reports, t.obfuscate} {
 		var err error
@@ -226,7 +226,7 @@ func writeFediBlockHole(w io.Writer, _ Head) *RowWriter {
 			return line, err
 		}
 		line = append(append(append(append(line, row.Subject...), ','), severity...), ',')
-		line = appendField(line, flat(row.Reason))
+		line = appendField(line, guard(flat(row.Reason)))
 		return appendFlags(line, &row, "False", "True", LabelRejectMedia, LabelRejectReports, LabelObfuscate), nil
 	}))
 }
@@ -261,7 +261,7 @@ func appendBlock(line []byte, row *Row, no, yes string) ([]byte, error) {
 	}
 	line = append(append(append(line, row.Subject...), ','), severity...)
 	line = appendFlags(line, row, no, yes, LabelRejectMedia, LabelRejectReports)
-	line = appendField(append(line, ','), flat(row.Reason))
+	line = appendField(append(line, ','), guard(flat(row.Reason)))
 	return appendFlags(line, row, no, yes, LabelObfuscate), nil
 }
 
