@@ -205,7 +205,11 @@ func (h *hook) hmaHash(ctx context.Context, w http.ResponseWriter, r *http.Reque
 	}
 	v := signals(f.media, only)
 	for name, signal := range v {
-		h.hashed.Add(name+":"+signal, f.media)
+		// Not what is behind the first picture of a file: whoever puts a banned one there would have others' harmless
+		// picture, whose hash is the same, refused.
+		if name != "pdq" || len(f.media.Frames) == 1 {
+			h.hashed.Add(name+":"+signal, f.media)
+		}
 	}
 	return v, a
 }
@@ -220,11 +224,10 @@ func (h *hook) hmaLookup(ctx context.Context, w http.ResponseWriter, r *http.Req
 		if q.Get("signal") == "" || q.Get("signal_type") == "" {
 			return nil, refusal(http.StatusBadRequest, "Either url or both signal and signal_type are required")
 		}
-		result, a := h.hmaSignal(q)
-		if result == nil {
+		f, a := h.hmaSignal(ctx, q)
+		if f == nil {
 			return nil, a
 		}
-		f := &finding{Result: *result}
 		if a = h.verdict(c, f); a.Verdict == "allow" {
 			return map[string][]hmaMatch{}, a
 		}
@@ -273,17 +276,17 @@ func (h *hook) hmaLookup(ctx context.Context, w http.ResponseWriter, r *http.Req
 	return all, a
 }
 
-func (h *hook) hmaRaw(_ context.Context, _ http.ResponseWriter, r *http.Request, c *caller) (any, hookAnswer) {
+func (h *hook) hmaRaw(ctx context.Context, _ http.ResponseWriter, r *http.Request, c *caller) (any, hookAnswer) {
 	q := r.URL.Query()
 	if q.Get("signal") == "" || q.Get("signal_type") == "" {
 		return nil, refusal(http.StatusBadRequest, "both signal and signal_type are required")
 	}
-	result, a := h.hmaSignal(q)
-	if result == nil {
+	f, a := h.hmaSignal(ctx, q)
+	if f == nil {
 		return nil, a
 	}
 	var full []hmaMatch
-	for _, matches := range h.hmaMatches(&finding{Result: *result}, q.Get("banks"), nil) {
+	for _, matches := range h.hmaMatches(f, q.Get("banks"), nil) {
 		full = append(full, matches...)
 	}
 	slices.SortFunc(full, func(a, b hmaMatch) int { return int(a.Content) - int(b.Content) })
@@ -297,8 +300,9 @@ func (h *hook) hmaRaw(_ context.Context, _ http.ResponseWriter, r *http.Request,
 	return map[string][]uint64{"matches": ids}, answerAllow
 }
 
-// hmaSignal looks up one hash.
-func (h *hook) hmaSignal(q url.Values) (*hashlist.Result, hookAnswer) {
+// hmaSignal looks up one hash. As with other lookups of hashes that name no upload, the recent window does not keep
+// it: a token could push out what was uploaded.
+func (h *hook) hmaSignal(ctx context.Context, q url.Values) (*finding, hookAnswer) {
 	alg, ok := signalAlgorithm(q.Get("signal_type"))
 	if !ok {
 		return nil, refusal(http.StatusBadRequest, "No such SignalType '%.40s'", q.Get("signal_type"))
@@ -325,10 +329,12 @@ func (h *hook) hmaSignal(q url.Values) (*hashlist.Result, hookAnswer) {
 			query.Probes = append(query.Probes, hashlist.Probe{Hash: v.Complement(), Transform: "inverted"})
 		}
 	}
-	result := h.cfg.Lists.Lookup(query)
-	h.see(query, &result)
-	h.metrics.verdict(result.Verdict)
-	return &result, answerAllow
+	f := &finding{Result: h.cfg.Lists.Lookup(query)}
+	h.metrics.verdict(f.Verdict)
+	f.id = h.audit.verdict(ctx, &query, &f.Result, askedHashes(&query))
+	h.held(&query, &f.Result, f.id)
+	h.actOn(f.id, &query, &f.Result)
+	return f, answerAllow
 }
 
 // vpdqFrames reads vPDQ's text form, a JSON array of "hash,quality,time", and leaves out
