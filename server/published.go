@@ -28,7 +28,8 @@ import (
 const (
 	maxPublishedBytes = 32 << 20         // of one file: Mastodon's 20,000 rows take two
 	keptPublished     = 64               // files that are remembered
-	keptBytes         = 1 << 20          // of each of them at most
+	keptBytes         = 1 << 20          // of each of them at most; of larger ones
+	keptLarge         = 64 << 20         // is kept what fits in this together
 	publishedStale    = 10 * time.Second // for which one is served although the log has grown
 	publishedAge      = time.Minute      // and although it has not: statements lapse
 	readersEvery      = 100 * time.Millisecond
@@ -53,7 +54,9 @@ type publisher struct {
 	next    http.Handler
 	readers *lru.Cache[string, *rate.Limiter] // by network
 	files   *lru.Cache[string, *file]         // by address
-	work    sync.Mutex                        // held while one is made: they are made one after the other
+	work    chan struct{}                     // has room for who makes one: they are made one after the other
+	mu      sync.Mutex
+	large   map[string]*file // the newest copies of files of more than keptBytes, by address, under mu
 }
 
 // file is a list as it is served.
@@ -77,7 +80,44 @@ func (s *Server) publish(next http.Handler) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &publisher{s: s, next: next, readers: readers, files: files}, nil
+	return &publisher{s: s, next: next, readers: readers, files: files, work: make(chan struct{}, 1), large: map[string]*file{}}, nil
+}
+
+// kept is a file that was made before. All who read it share it: whoever reads slowly holds no copy.
+func (p *publisher) kept(address string) (*file, bool) {
+	if f, ok := p.files.Get(address); ok {
+		return f, true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f, ok := p.large[address]
+	return f, ok
+}
+
+// keep keeps a file in place of what was at its address; of the large ones the oldest go where there are too many bytes.
+func (p *publisher) keep(address string, f *file) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.large, address)
+	if len(f.body) <= keptBytes {
+		p.files.Add(address, f)
+		return
+	}
+	p.files.Remove(address)
+	p.large[address] = f
+	for {
+		total, oldest := 0, ""
+		for a, v := range p.large {
+			total += len(v.body)
+			if oldest == "" || v.made.Before(p.large[oldest].made) {
+				oldest = a
+			}
+		}
+		if total <= keptLarge {
+			return
+		}
+		delete(p.large, oldest)
+	}
 }
 
 // ServeHTTP implements http.Handler.
@@ -230,13 +270,17 @@ func (p *publisher) made(ctx context.Context, address string, write func(io.Writ
 		age := now.Sub(f.made)
 		return age >= 0 && (age < publishedStale || f.seq == seq && age < publishedAge)
 	}
-	was, ok := p.files.Get(address)
+	was, ok := p.kept(address)
 	if ok && fresh(was) {
 		return was, nil
 	}
-	p.work.Lock()
-	defer p.work.Unlock()
-	if was, ok = p.files.Get(address); ok && fresh(was) {
+	select {
+	case p.work <- struct{}{}:
+		defer func() { <-p.work }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if was, ok = p.kept(address); ok && fresh(was) {
 		return was, nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -251,9 +295,7 @@ func (p *publisher) made(ctx context.Context, address string, write func(io.Writ
 	if ok && was.etag == f.etag {
 		f.since = was.since
 	}
-	if len(f.body) <= keptBytes {
-		p.files.Add(address, f)
-	}
+	p.keep(address, f)
 	return f, nil
 }
 
