@@ -195,8 +195,7 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 		for _, n := range near {
 			for o := f.owners[a][n.ID]; o != 0; o = f.postings[o-1].next {
 				s := &f.stmts[f.postings[o-1].stmt]
-				d := s.list.current
-				if d == nil || n.Distance > int(d.Radii[a]) || !s.stands(now) || s.held || s.list.most == 0 ||
+				if s.list.current == nil || n.Distance > int(s.list.radii()[a]) || !s.stands(now) || s.held || s.list.most == 0 ||
 					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
 					continue
 				}

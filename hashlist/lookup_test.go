@@ -77,7 +77,7 @@ func TestLookupAgainstModel(t *testing.T) {
 		for _, m := range r.Matches {
 			got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))
 		}
-		want := modelLookup(heard, q)
+		want := modelLookup(heard, q, p.Own)
 		slices.Sort(got)
 		if !slices.Equal(got, want) {
 			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
@@ -266,7 +266,8 @@ func definitions(world []Statement) map[string]Definition {
 	return defs
 }
 
-func modelLookup(world []Statement, q Query) []string {
+// modelLookup has lists of other origins than own, "" for none, match by the default radii at most.
+func modelLookup(world []Statement, q Query, own string) []string {
 	in := modelFold(world, epoch)
 	defs := definitions(world)
 	var found []string
@@ -274,6 +275,11 @@ func modelLookup(world []Statement, q Query) []string {
 		d, defined := defs[s.List]
 		if s.Kind != AddHashes || !defined || len(q.Lists) > 0 && !slices.Contains(q.Lists, s.List) {
 			continue
+		}
+		if !strings.HasPrefix(s.List, own) {
+			for a := range d.Radii {
+				d.Radii[a] = min(d.Radii[a], DefaultRadii[a])
+			}
 		}
 		for _, h := range s.Hashes {
 			if !strings.Contains(in, fmt.Sprintf("hash %v on %s labels=%v action=%v until=0 by %s\n", h, s.List, s.Labels, s.Action, s.ID)) {

@@ -404,13 +404,25 @@ func (f *fold) rely(iri string, relied bool) {
 	}
 }
 
+// radii are those by which a list that has a definition matches here. Only this node's own go beyond
+// DefaultRadii: at 63 bits most of the index is searched, for every upload, whoever asked for it.
+func (l *list) radii() Radii {
+	radii := l.current.Radii
+	if l.origin != "" {
+		for a := range radii {
+			radii[a] = min(radii[a], DefaultRadii[a])
+		}
+	}
+	return radii
+}
+
 // widen works out the largest radii. A list that is not heeded does not slow
 // down lookups by a wide one.
 func (f *fold) widen() {
 	f.radius = [VPDQ + 1]int{}
 	for _, l := range f.lists {
 		if l.current != nil && l.most != 0 {
-			for a, r := range l.current.Radii {
+			for a, r := range l.radii() {
 				f.radius[a] = max(f.radius[a], int(r))
 			}
 		}

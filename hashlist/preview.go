@@ -138,7 +138,7 @@ func (l *Lists) Suppose(ctx context.Context, list string, most Verdict) ([]Suppo
 			action = info.Action
 		}
 		if by[action] == nil {
-			by[action] = &Supposition{Radii: info.Radii, Most: most, Action: action}
+			by[action] = &Supposition{Radii: l.radiiOf(list), Most: most, Action: action}
 		}
 		by[action].Hashes = append(by[action].Hashes, l.InForce(&r.Statement)...)
 	}

@@ -118,7 +118,7 @@ func (w *Window) gather(ctx context.Context, n *news, stirred []string) error {
 				return err
 			}
 			if record.Statement.Kind == AddHashes {
-				n.add(w.lists.InForce(&record.Statement), l.Radii)
+				n.add(w.lists.InForce(&record.Statement), w.lists.radiiOf(iri))
 			}
 			if err := w.compareMany(ctx, n); err != nil {
 				return err
@@ -174,10 +174,12 @@ func (n *news) add(hashes []Hash, radii Radii) {
 	}
 }
 
-// radiiOf returns the radii of a list, or what lists have that say nothing.
+// radiiOf returns the radii by which a list matches here, or what lists have that say nothing.
 func (l *Lists) radiiOf(iri string) Radii {
-	if v, ok := l.List(iri); ok {
-		return v.Radii
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if v := l.fold.lists[iri]; v != nil && v.current != nil {
+		return v.radii()
 	}
 	return DefaultRadii
 }
