@@ -57,14 +57,14 @@ func (r *Reach) Sum() (matched, uploads int, suspicious bool) {
 		sum += weigh(id, count, now)
 	}
 	r.w.mu.RLock()
-	of := r.w.index.count
+	of, distinct := r.w.index.count, r.w.index.len
 	r.w.mu.RUnlock()
-	return matched, int(of), r.w.config.Flood.Uploads > 0 && sum > r.w.config.Flood.limit(of)
+	return matched, int(of), r.w.config.Flood.Uploads > 0 && sum > r.w.config.Flood.limit(distinct)
 }
 
 // TooMany reports whether so many uploads of so many are more than is expected.
 func (w *Window) TooMany(matched, uploads int) bool {
-	return w != nil && w.config.Flood.Uploads > 0 && float64(matched) > w.config.Flood.limit(uint64(uploads))
+	return w != nil && w.config.Flood.Uploads > 0 && float64(matched) > w.config.Flood.limit(uploads)
 }
 
 // What stands in the log may come to act all at once: a list is followed that was not, or may come to more than
@@ -136,9 +136,9 @@ func (l *Lists) believes(list *List, issuer string) bool {
 // holdFlood puts into quarantine what stands on a list by some issuers (nil: by any) and matches anything
 // recent, if together it matches more than is expected. What a person has decided on stays as decided.
 func (w *Window) holdFlood(list string, by func(issuer string) bool) {
-	radii, total := w.lists.radiiOf(list), map[uint64]uint32{}
+	total := map[uint64]uint32{}
 	now := w.config.Now().UTC().Truncate(time.Microsecond)
-	of, ask := uint64(0), map[string]bool{} // by issuer, what by says: it may be costly
+	of, ask := 0, map[string]bool{} // by issuer, what by says: it may be costly
 	var near []Quarantined
 	for record, err := range w.lists.After(w.ctx, 0, Selection{List: list}) {
 		if err != nil {
@@ -159,8 +159,8 @@ func (w *Window) holdFlood(list string, by func(issuer string) bool) {
 				continue
 			}
 		}
-		uploads, all := w.matched(w.lists.InForce(s), radii)
-		of = all
+		uploads, all, distinct := w.matched(w.lists.InForce(s), DefaultRadii) // as in check
+		of = distinct
 		if len(uploads) == 0 {
 			continue
 		}

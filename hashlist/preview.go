@@ -78,7 +78,7 @@ func (w *Window) Preview(ctx context.Context, suppose []Supposition, examples in
 	slices.Reverse(ids)
 	w.mu.RLock()
 	p.Uploads = int(w.index.count)
-	p.Suspicious = w.config.Flood.Uploads > 0 && sum > w.config.Flood.limit(w.index.count)
+	p.Suspicious = w.config.Flood.Uploads > 0 && sum > w.config.Flood.limit(w.index.len)
 	w.mu.RUnlock()
 	for chunk := range slices.Chunk(ids, windowBatch) {
 		uploads, err := w.read(ctx, chunk)

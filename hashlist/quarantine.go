@@ -44,7 +44,7 @@ type QuarantineStore interface {
 // Flood says how much of what was let through lately the statements of one list may
 // match within a day before a person is asked. The zero Flood lets everything act.
 type Flood struct {
-	// Uploads is how many it may be in any case, and Share what share of all that are in the window.
+	// Uploads is how many it may be in any case, and Share what share of all different ones in the window.
 	// Beyond both, all of the day's statements that match anything go into quarantine, and so
 	// does whatever else of the list matches anything until a person has decided.
 	//
@@ -72,8 +72,9 @@ type tally struct {
 	statements []Quarantined // those that matched something
 }
 
-// limit is how much may be matched of so many uploads.
-func (f Flood) limit(uploads uint64) float64 {
+// limit is how much may be matched of so many different uploads. How often each came does not count: one
+// file that is uploaded without end would raise it as far as whoever does it likes.
+func (f Flood) limit(uploads int) float64 {
 	return max(float64(f.Uploads), f.Share*float64(uploads))
 }
 
@@ -185,8 +186,8 @@ func (l *Lists) ours(list string) bool {
 }
 
 // matched returns the IDs of the uploads near one of hashes that nothing speaks against
-// yet, with how often each came.
-func (w *Window) matched(hashes []Hash, radii Radii) (uploads map[uint64]uint32, of uint64) {
+// yet, with how often each came, and how many there are with repetitions and without.
+func (w *Window) matched(hashes []Hash, radii Radii) (uploads map[uint64]uint32, of uint64, distinct int) {
 	w.mu.RLock()
 	defer w.mu.RUnlock()
 	var found []uint32
@@ -203,12 +204,14 @@ func (w *Window) matched(hashes []Hash, radii Radii) (uploads map[uint64]uint32,
 			uploads[r.id] = r.count
 		}
 	}
-	return uploads, w.index.count
+	return uploads, w.index.count, w.index.len
 }
 
-// check decides about one statement, and returns what goes into quarantine because of it.
+// check decides about one statement of another node, and returns what goes into quarantine because of it.
+// It compares by the widest radii that such a list can have, not by its own: those its issuer can widen
+// when the statements act already.
 func (w *Window) check(s *Statement) (hold []Quarantined) {
-	uploads, of := w.matched(s.Hashes, w.lists.radiiOf(s.List))
+	uploads, of, distinct := w.matched(s.Hashes, DefaultRadii)
 	if len(uploads) == 0 {
 		return nil
 	}
@@ -236,7 +239,7 @@ func (w *Window) check(s *Statement) (hold []Quarantined) {
 		day.uploads[id] = weight
 		day.sum += weight
 	}
-	if q.waiting[s.List] == 0 && day.sum <= w.config.Flood.limit(of) && len(day.uploads) < maxTally {
+	if q.waiting[s.List] == 0 && day.sum <= w.config.Flood.limit(distinct) && len(day.uploads) < maxTally {
 		day.statements = append(day.statements, v)
 		return nil
 	}

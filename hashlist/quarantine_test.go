@@ -3,11 +3,13 @@ package hashlist_test
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
+	"github.com/tocsin-fed/tocsin/store"
 )
 
 // quarantined is a world in which 1,000 pictures were let through two days ago and theirs is
@@ -85,6 +87,57 @@ func TestFloodGoesIntoQuarantine(t *testing.T) {
 				t.Errorf("after the decision %d are refused, want %d", n, 500-size)
 			}
 		})
+	}
+}
+
+// A list that is defined anew, with wider radii, matches no more than one that was wide from the beginning.
+func TestFloodByRedefinition(t *testing.T) {
+	w, _ := quarantined(t)
+	define := func(radius uint8) {
+		d := definition("theirs")
+		d.Radii[hashlist.PDQ] = radius
+		w.say(hashlist.Statement{Kind: hashlist.DefineList, List: theirs, Definition: d, Published: time.Now().UTC().Truncate(time.Second).Add(time.Duration(radius) * time.Second)})
+	}
+	define(0)
+	for n := range 500 {
+		w.ban(theirs, picture(t, n, 4))
+	}
+	define(31)
+	if n := w.refused(500); n != 0 {
+		t.Errorf("%d harmless uploads would be refused", n)
+	}
+	if held := w.window.Quarantined(false); len(held) != 500 {
+		t.Errorf("%d statements in quarantine", len(held))
+	}
+}
+
+// One file that is uploaded again and again does not raise how much a list may match.
+func TestFloodLimitCountsFiles(t *testing.T) {
+	w, now := quarantined(t)
+	w.close()
+	w.config.Flood = hashlist.Flood{Uploads: 10, Share: 0.02}
+	*now = time.Now().Add(-48 * time.Hour)
+	var err error
+	if w.db, err = store.Open(t.Context(), filepath.Join(w.dir, "tocsin.db")); err != nil {
+		t.Fatal(err)
+	}
+	w.open()
+	w.lists.Heed(theirs, hashlist.VerdictReject, hashlist.MostBelief)
+	for range 3000 {
+		w.upload(hashlist.Reference{}, picture(t, 7000, 0))
+	}
+	w.settle()
+	*now = time.Now()
+	var hashes []hashlist.Hash
+	for n := range 40 { // of 1,001 files and 4,000 uploads
+		hashes = append(hashes, picture(t, n, 4))
+	}
+	if _, of, suspicious := w.window.Suspicious(hashes, hashlist.DefaultRadii); !suspicious {
+		t.Errorf("40 of %d are not suspicious", of)
+	}
+	w.ban(theirs, hashes...)
+	if n := w.refused(40); n != 0 {
+		t.Errorf("%d harmless uploads would be refused", n)
 	}
 }
 
