@@ -34,9 +34,11 @@ func (l *Lists) Blocks() []Block {
 	var all []Block
 	f.textsOf(AddInstances.table()).all(func(id bktree.ID, domain string) {
 		var standing []*stmt
+		met := crowd{}
 		for o := f.owners[AddInstances.table()][id]; o != 0; o = f.postings[o-1].next {
 			s := &f.stmts[f.postings[o-1].stmt]
-			if s.stands(now) && s.list.most != 0 && s.list.current != nil && !s.list.partner && !f.ignored(s, now) {
+			if s.stands(now) && s.list.most != 0 && s.list.current != nil && !s.list.partner && !f.ignored(s, now) &&
+				!met.full(crowdOf{list: s.list, issuer: s.issuer}, maxAlike) {
 				standing = append(standing, s)
 			}
 		}
@@ -110,30 +112,25 @@ func (f *fold) block(domain string, standing []*stmt, policy *Policy, now int64)
 				byLabel[label] = append(byLabel[label], s)
 			}
 		}
-		found, stand := false, []*stmt(nil)
+		found, stand, stands := false, []*stmt(nil), map[*stmt]bool{}
 		for label, said := range byLabel {
 			need := policy.Default
 			if t, ok := policy.Labels[label]; ok {
 				need = t
 			}
-			var backers []backer
+			var all sides
 			for _, s := range said {
-				who := f.voice(s)
-				i := slices.IndexFunc(backers, func(b backer) bool { return b.issuer == who })
-				if i < 0 {
-					backers = append(backers, backer{who, s.list.direct})
-				} else {
-					backers[i].direct = max(backers[i].direct, s.list.direct)
-				}
+				all.add(f.voice(s), s.list.direct)
 			}
-			amount, independent := f.believe(label, now, backers)
+			amount, independent := f.believe(label, now, all.backers)
 			if n := need.of(step.v); amount < n.Belief || independent < n.Issuers {
 				continue
 			}
 			found = true
 			b.Belief = max(b.Belief, amount)
 			for _, s := range said {
-				if !slices.Contains(stand, s) {
+				if !stands[s] {
+					stands[s] = true
 					stand = append(stand, s)
 				}
 			}

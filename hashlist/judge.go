@@ -33,8 +33,9 @@ type weighing struct {
 	policy *Policy
 	at     int64 // Unix seconds
 	found  []candidate
-	agree  map[uint32]uint8 // statement to the algorithms that matched it
-	talk   map[uint32]*talk // of statements that are not this node's own; nil if nobody says anything of any
+	agree  map[uint32]uint8    // statement to the algorithms that matched it
+	met    map[uint32]struct{} // of weigh
+	talk   map[uint32]*talk    // of statements that are not this node's own; nil if nobody says anything of any
 }
 
 // talk is what is said of one statement.
@@ -49,7 +50,7 @@ type opinion struct {
 
 // acting weighs those of found that are not suppressed.
 func (f *fold) acting(found []candidate, policy *Policy, at int64) *weighing {
-	w := &weighing{f: f, policy: policy, at: at, found: found, agree: make(map[uint32]uint8, len(found))}
+	w := &weighing{f: f, policy: policy, at: at, found: found, agree: make(map[uint32]uint8, len(found)), met: map[uint32]struct{}{}}
 	for _, c := range found {
 		if p := &f.postings[c.posting]; !c.suppressed {
 			w.agree[p.stmt] |= 1 << p.in
@@ -71,15 +72,16 @@ func (f *fold) acting(found []candidate, policy *Policy, at int64) *weighing {
 func (f *fold) talk(n uint32, at int64) *talk {
 	t := new(talk)
 	upheld := int64(-1)
+	confirmed, disputed := crowd{}, crowd{} // one of each is enough of anybody on one list
 	f.opinions(Confirmation, n, at, func(m uint32) {
 		if s := &f.stmts[m]; f.voice(s) == f.voice(&f.stmts[n]) {
 			upheld = max(upheld, s.published)
-		} else {
+		} else if !confirmed.full(crowdOf{list: s.list, issuer: s.issuer}, 1) {
 			t.confirmed = append(t.confirmed, opinion{stmt: m})
 		}
 	})
 	f.opinions(Dispute, n, at, func(m uint32) {
-		if s := &f.stmts[m]; f.voice(s) != f.voice(&f.stmts[n]) {
+		if s := &f.stmts[m]; f.voice(s) != f.voice(&f.stmts[n]) && !disputed.full(crowdOf{list: s.list, issuer: s.issuer}, 1) {
 			t.disputed = append(t.disputed, opinion{m, upheld > s.published})
 		}
 	})
@@ -225,6 +227,7 @@ func (d *weighed) reached() bool {
 // nearest first.
 func (w *weighing) weigh(label string, v Verdict, need *Threshold) weighed {
 	d := weighed{label: label, verdict: v, need: need, first: -1}
+	clear(w.met)
 	for i := range w.found {
 		c := &w.found[i]
 		if !w.counts(c, label, v, need) {
@@ -233,7 +236,9 @@ func (w *weighing) weigh(label string, v Verdict, need *Threshold) weighed {
 		if d.first < 0 {
 			d.first = i
 		}
-		if n := w.f.postings[c.posting].stmt; !slices.Contains(d.stmts, n) {
+		n := w.f.postings[c.posting].stmt
+		if _, met := w.met[n]; !met {
+			w.met[n] = struct{}{}
 			d.stmts = append(d.stmts, n)
 		}
 	}
@@ -360,7 +365,10 @@ const manySides = 16
 
 func (w *weighing) stand(s *sides, n uint32) {
 	v := &w.f.stmts[n]
-	who := w.f.voice(v)
+	s.add(w.f.voice(v), v.list.direct)
+}
+
+func (s *sides) add(who string, direct uint8) {
 	i := -1
 	if s.place != nil {
 		if n, met := s.place[who]; met {
@@ -370,10 +378,10 @@ func (w *weighing) stand(s *sides, n uint32) {
 		i = slices.IndexFunc(s.backers, func(b backer) bool { return b.issuer == who })
 	}
 	if i >= 0 {
-		s.backers[i].direct = max(s.backers[i].direct, v.list.direct)
+		s.backers[i].direct = max(s.backers[i].direct, direct)
 		return
 	}
-	s.backers = append(s.backers, backer{who, v.list.direct})
+	s.backers = append(s.backers, backer{who, direct})
 	switch {
 	case s.place != nil:
 		s.place[who] = len(s.backers) - 1

@@ -177,7 +177,7 @@ func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candi
 }
 
 // candidates finds the postings in force within their lists' radii, each once for
-// each frame.
+// each frame, and of one issuer not more than are weighed.
 func (f *fold) candidates(q *Query, now int64) []candidate {
 	var found []candidate
 	type place struct {
@@ -185,6 +185,7 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 		frame   int
 	}
 	var at map[place]int // where in found
+	met := crowd{}       // of one point
 	var near []bktree.Neighbour
 	for i, probe := range q.Probes {
 		a := probe.Hash.alg
@@ -192,11 +193,21 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 			continue
 		}
 		near = f.points[a].near(probe.Hash, f.radius[a], near[:0])
+		alike := maxAlike
+		if a == VPDQ {
+			alike = maxAlikeVideos
+		}
 		for _, n := range near {
-			for o := f.owners[a][n.ID]; o != 0; o = f.postings[o-1].next {
+			clear(met)
+			first := f.owners[a][n.ID]
+			many := first != 0 && f.postings[first-1].next != 0
+			for o := first; o != 0; o = f.postings[o-1].next {
 				s := &f.stmts[f.postings[o-1].stmt]
 				if s.list.current == nil || n.Distance > int(s.list.radii()[a]) || !s.stands(now) || s.held || s.list.most == 0 ||
 					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
+					continue
+				}
+				if many && met.full(crowdOf{list: s.list, issuer: s.issuer}, alike) {
 					continue
 				}
 				c := candidate{posting: uint32(o - 1), probe: uint32(i), distance: n.Distance, flat: probe.Flat || f.softened(s)}
@@ -212,7 +223,7 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 			}
 		}
 	}
-	return found
+	return f.few(found, q.Probes)
 }
 
 func (f *fold) action(c candidate) Action {
