@@ -28,7 +28,7 @@ func (s *Server) consult(ctx context.Context, file []byte, media *imagehash.Medi
 		return
 	}
 	for i := range r.Matches {
-		if m := &r.Matches[i]; m.Action == hashlist.Accept && !m.Suppressed && s.own(m.List) == nil && (s.cfg.Sources == nil || s.cfg.Sources.Feeds(m.List) == "") {
+		if s.harmless(&r.Matches[i]) {
 			return
 		}
 	}

@@ -194,6 +194,48 @@ func (n *node) add(name string, hashes ...hashlist.Hash) {
 	}
 }
 
+// A file that cannot be looked into is refused where such files are, unless something graver is known of it or this
+// node itself knows it to be harmless: no flag, no list that is only reported, and no hold where what is held
+// passes lets it through.
+func TestHookUndecodable(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		hold Answer
+		most hashlist.Verdict // of the list, if it is kept for somebody else; 0 if it is our own
+		acts hashlist.Action
+		md5  bool
+		want int
+	}{
+		{"our flag", AnswerReject, 0, hashlist.Filter, false, 422},
+		{"our ban", AnswerAccept, 0, hashlist.Reject, false, 403},
+		{"our hold", AnswerReject, 0, hashlist.Reject, true, 403},
+		{"our hold, where held files pass", AnswerAccept, 0, hashlist.Reject, true, 422},
+		{"our word that it is harmless", AnswerAccept, 0, hashlist.Accept, false, 200},
+		{"a ban that is only reported", AnswerReject, hashlist.VerdictAllow, hashlist.Reject, false, 422},
+	} {
+		n := start(t, func(cfg *Config) {
+			cfg.Hook = Hook{Undecodable: AnswerReject, Video: AnswerReject, Trouble: AnswerReject, Hold: c.hold}
+		})
+		file := []byte("no picture at all")
+		md5, _, h := imagehash.Digests(file)
+		if c.md5 {
+			h = md5
+		}
+		iri := testOrigin + "/lists/kept"
+		if c.most != 0 {
+			n.lists.OnBehalf(iri)
+			n.lists.Heed(iri, c.most, 0)
+		}
+		n.say(hashlist.Statement{Kind: hashlist.DefineList, List: iri, Definition: &hashlist.Definition{
+			Name: "kept", Audience: hashlist.Local, Action: c.acts, Radii: hashlist.DefaultRadii,
+		}})
+		n.say(hashlist.Statement{Kind: hashlist.AddHashes, List: iri, Hashes: []hashlist.Hash{h}})
+		if code, a := n.post(n.token("pictrs", ScopeLookup), bytes.NewReader(file)); code != c.want {
+			t.Errorf("%s: %d %+v, want %d", c.name, code, a, c.want)
+		}
+	}
+}
+
 func TestHookTokens(t *testing.T) {
 	n := start(t)
 	file := encodeJPEG(t, photo(1, 64, 64), 90)

@@ -18,6 +18,7 @@ type finding struct {
 	hashlist.Result
 	media *imagehash.Media // with digests alone if the file could not be hashed
 	seen  uint64           // under which the recent window keeps it; 0 if it does not
+	blind error            // why the file could not be hashed, though its digests decided; nil if it was
 	id    string           // of a hold or rejection in the audit log; "" if it is not there
 }
 
@@ -63,9 +64,10 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	f.Result = s.cfg.Lists.Lookup(q)
 	s.consult(ctx, file, media, &f.Result)
 	f.seen = s.see(q, &f.Result)
-	if err != nil && !decides(&f.Result) {
+	if err != nil && !s.decides(&f.Result) {
 		return f, err
 	}
+	f.blind = err
 	s.metrics.verdict(f.Verdict)
 	f.id = s.audit.verdict(ctx, &q, &f.Result, mediaHashes(media))
 	s.held(&q, &f.Result, f.id)
@@ -73,19 +75,26 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	return f, nil
 }
 
-// decides reports whether matches of digests alone settle what a file is. Only
-// a SHA-256 shows that a file is harmless: for MD5 and SHA-1 another file can be
-// made to fit.
-func decides(r *hashlist.Result) bool {
-	if r.Verdict != hashlist.VerdictAllow {
+// decides reports whether matches of digests alone settle what a file is: if they speak against it by a hold at
+// least, or if this node itself knows its SHA-256 to be harmless. For MD5 and SHA-1 another file can be made to
+// fit, what is flagged passes, and so does what somebody lists who is not believed: with that a file that cannot
+// be looked into would get past the settings for such files. Where held files pass too, see look.
+func (s *Server) decides(r *hashlist.Result) bool {
+	if r.Verdict >= hashlist.VerdictHold {
 		return true
 	}
 	for i := range r.Matches {
-		if r.Matches[i].Probe.Hash.Algorithm() == hashlist.SHA256 {
+		if m := &r.Matches[i]; m.Probe.Hash.Algorithm() == hashlist.SHA256 && s.harmless(m) {
 			return true
 		}
 	}
 	return false
+}
+
+// harmless reports whether a match is the word of this node itself, not of one whose list it keeps,
+// that something is harmless.
+func (s *Server) harmless(m *hashlist.Match) bool {
+	return m.Action == hashlist.Accept && !m.Suppressed && s.own(m.List) == nil && (s.cfg.Sources == nil || s.cfg.Sources.Feeds(m.List) == "")
 }
 
 // hash returns the hashes of a file, from the cache if the same bytes were
