@@ -20,16 +20,17 @@ type Opinion struct {
 	Trouble Answer           // reject: an upload that it could not be asked of is refused
 }
 
-// consult asks the services, all at once, and makes the verdict graver by what they say. It is no milder for
+// consult asks the services, all at once, and makes the verdict graver by what they say. What they decide
+// rests on no list: that it did is returned, and the result has no Decision. It is no milder for
 // anything: what this node refuses they are not asked of, and neither are they of what it knows to
 // be harmless. An upload waits for each of them no longer than that one's timeout.
-func (s *Server) consult(ctx context.Context, file []byte, media *imagehash.Media, r *hashlist.Result) {
+func (s *Server) consult(ctx context.Context, file []byte, media *imagehash.Media, r *hashlist.Result) (graver bool) {
 	if len(s.cfg.Opinions) == 0 || r.Verdict == hashlist.VerdictReject || len(media.Frames) == 0 {
-		return
+		return false
 	}
 	for i := range r.Matches {
 		if s.harmless(&r.Matches[i]) {
-			return
+			return false
 		}
 	}
 	u := source.Upload{SHA256: media.SHA256, File: file, Media: "image/" + media.Format, Width: media.Width, Height: media.Height}
@@ -67,7 +68,8 @@ func (s *Server) consult(ctx context.Context, file []byte, media *imagehash.Medi
 	asked.Wait()
 	for _, v := range all {
 		if v.verdict > r.Verdict {
-			r.Verdict, r.Reason = v.verdict, v.reason
+			r.Verdict, r.Reason, r.Decision, graver = v.verdict, v.reason, hashlist.Decision{}, true
 		}
 	}
+	return graver
 }

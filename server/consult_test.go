@@ -108,3 +108,38 @@ func TestConsult(t *testing.T) {
 		})
 	}
 }
+
+// While a service is down without which nothing passes, what a list only flags is refused by that, and
+// not by the list: neither does it open the breaker of who wrote it nor is anything done about it.
+func TestConsultBlamesNobody(t *testing.T) {
+	down := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }))
+	client := guarded.Client(guarded.Options{Loopback: true})
+	t.Cleanup(func() { client.CloseIdleConnections(); down.Close() })
+	secret := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(secret, []byte("basic a:b"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asker, err := source.NewAsker(source.AskerConfig{Service: source.Arachnid, URL: down.URL, Credentials: secret, Timeout: 10 * time.Second, Client: client, Loopback: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := start(t, func(cfg *Config) {
+		cfg.Opinions = []Opinion{{asker, hashlist.VerdictReject, AnswerReject}}
+		cfg.Breaker = hashlist.BreakerConfig{PerIssuer: 1, Total: 1, Stay: time.Hour}
+	})
+	iri := testOrigin + "/lists/kept"
+	n.lists.OnBehalf(iri)
+	n.lists.Heed(iri, hashlist.VerdictFlag, hashlist.MostBelief)
+	n.say(hashlist.Statement{Kind: hashlist.DefineList, List: iri, Definition: &hashlist.Definition{Name: "kept", Audience: hashlist.Local, Action: hashlist.Reject, Radii: hashlist.DefaultRadii}})
+	for seed := range uint64(3) {
+		file := encodeJPEG(t, photo(200+seed, 320, 240), 90)
+		n.say(hashlist.Statement{Kind: hashlist.AddHashes, List: iri, Hashes: []hashlist.Hash{n.media(file).Frames[0].PDQ[0]}})
+		f, err := n.examine(t.Context(), file, hashlist.Query{})
+		if err != nil || f.Verdict != hashlist.VerdictReject || len(f.Matches) == 0 || !f.elsewhere || len(f.Decision.Statements) != 0 {
+			t.Errorf("%v, %v, elsewhere %v, by %v", f.Verdict, err, f.elsewhere, f.Decision.Statements)
+		}
+	}
+	if open := n.breaker.Open(); len(open) != 0 {
+		t.Errorf("breakers are open: %+v", open)
+	}
+}

@@ -268,7 +268,7 @@ func (h *hook) verdict(c *caller, f *finding) hookAnswer {
 		slog.String("reference", a.Reference), slog.String("verdict", f.Verdict.String()), slog.String("answer", a.Verdict),
 		slog.String("caller", c.name), slog.Int("matches", len(f.Matches)), slog.Uint64("index_seq", f.Seq),
 	}
-	if m := f.Decided(); m != nil {
+	if m := f.Decided(); m != nil && !f.elsewhere {
 		attrs = append(attrs, slog.String("list", m.ListName), slog.String("labels", strings.Join(m.Labels, ",")),
 			slog.String("algorithm", m.Probe.Hash.Algorithm().String()), slog.Int("distance", m.Distance),
 			slog.String("transform", m.Probe.Transform), slog.String("issuer", m.Issuer), slog.String("statement", m.Statement))

@@ -18,8 +18,10 @@ type finding struct {
 	hashlist.Result
 	media *imagehash.Media // with digests alone if the file could not be hashed
 	seen  uint64           // under which the recent window keeps it; 0 if it does not
-	blind error            // why the file could not be hashed, though its digests decided; nil if it was
-	id    string           // of a hold or rejection in the audit log; "" if it is not there
+	// elsewhere is set if a service elsewhere decided, and no list.
+	elsewhere bool
+	blind     error  // why the file could not be hashed, though its digests decided; nil if it was
+	id        string // of a hold or rejection in the audit log; "" if it is not there
 }
 
 // hold waits for room to keep one more file in memory. What has passed this
@@ -62,16 +64,22 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	f := finding{media: media}
 	q.Probes = probes(media, s.cfg.Policy.MinQuality)
 	f.Result = s.cfg.Lists.Lookup(q)
-	s.consult(ctx, file, media, &f.Result)
-	f.seen = s.see(q, &f.Result)
+	lists := f.Result // what others' services say is nobody's doing who listed something
+	f.elsewhere = s.consult(ctx, file, media, &f.Result)
+	s.breaker.Note(&lists)
+	f.seen = s.cfg.Window.See(q, &f.Result)
 	if err != nil && !s.decides(&f.Result) {
 		return f, err
 	}
 	f.blind = err
 	s.metrics.verdict(f.Verdict)
 	f.id = s.audit.verdict(ctx, &q, &f.Result, mediaHashes(media))
-	s.held(&q, &f.Result, f.id)
-	s.actOn(f.id, &q, &f.Result)
+	held := f.Result
+	if f.elsewhere {
+		held = hashlist.Result{Verdict: f.Verdict, Reason: f.Reason}
+	}
+	s.held(&q, &held, f.id)
+	s.actOn(f.id, &q, &lists)
 	return f, nil
 }
 
