@@ -8,12 +8,15 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync/atomic"
+	"time"
 )
 
 // Bounds of a file that is fetched.
 const (
 	MaxURL       = 2048 // bytes of an address
 	maxRedirects = 3
+	mediaIdle    = 10 * time.Second // for which a server may send nothing of it
 )
 
 // The ways a file cannot be fetched that are its address's or its server's doing.
@@ -34,6 +37,8 @@ func Media(ctx context.Context, client *http.Client, address, agent string, limi
 	if err != nil {
 		return nil, err
 	}
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
 	for hop := 0; ; hop++ {
 		r, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
 		if err != nil {
@@ -46,7 +51,7 @@ func Media(ctx context.Context, client *http.Client, address, agent string, limi
 		if err != nil {
 			return nil, fmt.Errorf("fetch from %.100q: %w", u.Host, tame(err))
 		}
-		next, body, err := receive(v, u, limit)
+		next, body, err := receive(v, u, limit, stop)
 		if err != nil || next == nil {
 			return body, err
 		}
@@ -57,8 +62,8 @@ func Media(ctx context.Context, client *http.Client, address, agent string, limi
 	}
 }
 
-// receive reads an answer, or where it redirects to.
-func receive(v *http.Response, from *url.URL, limit int64) (next *url.URL, body []byte, err error) {
+// receive reads an answer, or where it redirects to. stop ends one that brings nothing.
+func receive(v *http.Response, from *url.URL, limit int64, stop func()) (next *url.URL, body []byte, err error) {
 	defer v.Body.Close()
 	switch v.StatusCode {
 	case http.StatusOK:
@@ -80,8 +85,13 @@ func receive(v *http.Response, from *url.URL, limit int64) (next *url.URL, body 
 	if v.ContentLength > limit {
 		return nil, nil, fmt.Errorf("%w: %d bytes are more than %d", ErrTooLarge, v.ContentLength, limit)
 	}
-	body, err = io.ReadAll(io.LimitReader(v.Body, limit+1))
+	in := &lively{Reader: v.Body}
+	in.watch = time.AfterFunc(mediaIdle, func() { in.silent.Store(true); stop() })
+	body, err = io.ReadAll(io.LimitReader(in, limit+1))
+	in.watch.Stop()
 	switch {
+	case in.silent.Load():
+		return nil, nil, fmt.Errorf("%w: %.100q sent nothing for %v", ErrAnswer, from.Host, mediaIdle)
 	case int64(len(body)) > limit:
 		return nil, nil, fmt.Errorf("%w: it has more than %d bytes", ErrTooLarge, limit)
 	case err != nil:
@@ -90,6 +100,22 @@ func receive(v *http.Response, from *url.URL, limit int64) (next *url.URL, body 
 		return nil, nil, fmt.Errorf("%w: %.100q answered with nothing", ErrAnswer, from.Host)
 	}
 	return nil, body, nil
+}
+
+// lively is a body that is given up when nothing came of it for mediaIdle.
+type lively struct {
+	io.Reader
+	watch  *time.Timer
+	silent atomic.Bool
+}
+
+// Read implements io.Reader.
+func (l *lively) Read(p []byte) (int, error) {
+	n, err := l.Reader.Read(p)
+	if n > 0 {
+		l.watch.Reset(mediaIdle)
+	}
+	return n, err
 }
 
 func parse(address string) (*url.URL, error) {

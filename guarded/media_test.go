@@ -5,11 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -119,6 +123,31 @@ func TestMediaRefuses(t *testing.T) {
 var errAny = errors.New("any error")
 
 // TestMediaBounds: what servers may send.
+// TestMediaSilent: a server that stops in the middle is given up, and one that is slow is not.
+func TestMediaSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for pause, ok := range map[time.Duration]bool{9 * time.Second: true, time.Hour: false} {
+			r, w := io.Pipe()
+			var sender sync.WaitGroup
+			sender.Go(func() {
+				defer w.Close()
+				for range 5 {
+					time.Sleep(pause)
+					if _, err := w.Write([]byte("x")); err != nil {
+						return
+					}
+				}
+			})
+			begun := time.Now()
+			_, body, err := receive(&http.Response{StatusCode: http.StatusOK, Body: r}, &url.URL{Host: "media.example"}, 100, func() { r.Close() })
+			if (err == nil) != ok || ok && len(body) != 5 || !ok && (!errors.Is(err, ErrAnswer) || time.Since(begun) != mediaIdle) {
+				t.Errorf("pauses of %v: %d bytes, %v after %v", pause, len(body), err, time.Since(begun))
+			}
+			sender.Wait()
+		}
+	})
+}
+
 func TestMediaBounds(t *testing.T) {
 	const limit = 100_000
 	hold := make(chan struct{})

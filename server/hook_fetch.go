@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	"github.com/tocsin-fed/tocsin/guarded"
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -15,11 +16,12 @@ import (
 // fetched examines the file at an address that a platform names. Whoever posts
 // chooses the address, so it is fetched through the guarded client alone.
 func (h *hook) fetched(ctx context.Context, r *http.Request, c *caller, address string, of hashlist.Query) (*finding, hookAnswer) {
-	release, err := h.hold(ctx)
-	if err != nil {
-		return nil, h.unknown(r, "trouble", err)
+	// A door of its own: a server that sends slowly must not take the room of files that platforms bring.
+	if err := h.fetches.Acquire(ctx, 1); err != nil {
+		return nil, h.unknown(r, "trouble", fmt.Errorf("wait for other files to be fetched: %w", context.Cause(ctx)))
 	}
-	defer release()
+	end := sync.OnceFunc(func() { h.fetches.Release(1) })
+	defer end()
 	file, err := guarded.Media(ctx, h.cfg.Fetch, address, h.agent(), h.cfg.Limit.MediaBytes)
 	switch {
 	case errors.Is(err, guarded.ErrTooLarge):
@@ -27,6 +29,12 @@ func (h *hook) fetched(ctx context.Context, r *http.Request, c *caller, address 
 	case err != nil:
 		return nil, h.unknown(r, "unreachable", err)
 	}
+	release, err := h.hold(ctx)
+	if err != nil {
+		return nil, h.unknown(r, "trouble", err)
+	}
+	defer release()
+	end()
 	if of.Reference.URL == "" {
 		of.Reference.URL = address
 	}

@@ -58,6 +58,7 @@ type Server struct {
 	keys     *keyring
 	strikes  *strikes
 	metrics  *metrics
+	fetches  *semaphore.Weighted                    // one for each file that is being fetched for a hook: half as many
 	uploads  *semaphore.Weighted                    // one for each file held in memory
 	cache    *lru.Cache[[32]byte, *imagehash.Media] // by SHA-256 of the bytes; nil for none
 	claims   claims
@@ -117,7 +118,7 @@ func New(cfg Config) (_ *Server, err error) {
 	cfg.withDefaults()
 	s := &Server{
 		cfg: cfg, log: cfg.Log, drainTime: drainFor, started: time.Now(), strikes: newStrikes(),
-		uploads: semaphore.NewWeighted(int64(cfg.Limit.Uploads)), health: health.NewServer(), stopping: make(chan struct{}),
+		uploads: semaphore.NewWeighted(int64(cfg.Limit.Uploads)), fetches: semaphore.NewWeighted(int64(max(1, cfg.Limit.Uploads/2))), health: health.NewServer(), stopping: make(chan struct{}),
 		heldUploads: heldUploads{make(chan hashlist.Review, heldAhead)},
 	}
 	s.hard, s.abort = context.WithCancel(context.Background())
