@@ -194,7 +194,11 @@ func (v *campaign) evilBan(hashes []hashlist.Hash) string {
 // for confirm each. The node has the settings of config.toml. Nothing is rejected at any time; once the list
 // is in quarantine nothing is held either; and should somebody release it, each of three words undoes it.
 func TestPoisoningCampaign(t *testing.T) {
-	const pictures, hashes, few, invented = 60, 10_000, 10, 1000
+	const pictures, few = 60, 10
+	hashes, invented := 10_000, 1000
+	if raceBuild { // which is ten times as slow
+		hashes, invented = 2000, 200
+	}
 	v := startCampaign(t, pictures, hashes)
 	w := v.window.Stats()
 	t.Logf("before: %d different pictures in the recent window, which came %d times, nine hours ago; %d of them real pictures through the hook of pict-rs",

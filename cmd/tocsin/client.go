@@ -74,6 +74,10 @@ func (c *client) dial(ctx context.Context) (*node, error) {
 	options := []grpc.DialOption{grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage))}
 	var target string
 	if c.server == "" {
+		if c.token != "" || c.tokenFile != "" {
+			// The socket asks for no token: the call would be the admin's, not the token's.
+			return nil, c.app.usage("a token is for --server: say --server HOST:PORT, and --insecure-plaintext on loopback without TLS")
+		}
 		socket, err := c.socket(ctx)
 		if err != nil {
 			return nil, err

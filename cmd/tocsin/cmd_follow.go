@@ -279,8 +279,11 @@ func (a *app) follows(cmd *cobra.Command, c *client, preview bool) error {
 			if l.Quarantined > 0 {
 				l.Trouble = strings.TrimPrefix(l.Trouble+"; "+plural(l.Quarantined, "statement")+" in `tocsin quarantine list`", "; ")
 			}
-			if l.TrustOnly {
+			switch {
+			case l.TrustOnly:
 				l.Most = "(trust)"
+			case l.ByTrust:
+				l.Most += ", by trust"
 			}
 			rows = append(rows, []string{handle(l.List), l.State, l.Most, fmt.Sprintf("%d/%d", l.Position, l.HeadSize), ago(f.GetChecked().AsTime(), f.Checked == nil), l.Trouble})
 		}

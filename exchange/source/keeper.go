@@ -148,6 +148,9 @@ func (k *Keeper) Subscribe(ctx context.Context, s Source) (Source, error) {
 	if err := s.Validate(); err != nil {
 		return Source{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if !k.cfg.Loopback && !strings.HasPrefix(s.URL, "https://") {
+		return Source{}, fmt.Errorf("%w: %.200q is not an https address", ErrInvalid, s.URL)
+	}
 	if o, err := hashlist.Origin(s.List); err != nil || o != k.cfg.Origin {
 		return Source{}, fmt.Errorf("%w: list %s is not of this node", ErrInvalid, s.List)
 	}
