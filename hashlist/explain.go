@@ -12,6 +12,7 @@ type Explanation struct {
 	Result
 	Labels []Weighed // of all that has to be believed: each label by itself, each verdict, the gravest first
 	Change []string  // what would bring another verdict about, a sentence each
+	Held   []string  // IDs of statements that would match, were they not in quarantine, at most maxStatements
 }
 
 // Weighed is what all who stand behind what matches come to in one label for one
@@ -47,6 +48,17 @@ func (l *Lists) Explain(q Query) Explanation {
 	e.Result, found = l.lookup(&q, &l.policy, now)
 	if limit > 0 && len(e.Matches) > limit {
 		e.Matches, e.Truncated = e.Matches[:limit], true
+	}
+	held := q
+	held.held = true
+	for _, c := range f.candidates(&held, now.Unix()) {
+		if id := f.stmts[f.postings[c.posting].stmt].id; len(e.Held) < maxStatements && !slices.Contains(e.Held, id) {
+			e.Held = append(e.Held, id)
+		}
+	}
+	if len(found) == 0 && len(e.Held) > 0 {
+		e.Reason = "what it matches is in quarantine and does not act"
+		return e
 	}
 	if len(found) == 0 {
 		e.Change = []string{"nothing that is listed is near it: somebody who is believed would have to list it"}

@@ -17,6 +17,8 @@ type Query struct {
 	Uploader *Uploader
 
 	Reference Reference // what the caller calls it; for the recent window, of no matter to the verdict
+
+	held bool // look among what is in quarantine, and there alone; for Explain
 }
 
 // Probe is one hash of what is asked about. A picture has many: its digests,
@@ -203,7 +205,7 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 			many := first != 0 && f.postings[first-1].next != 0
 			for o := first; o != 0; o = f.postings[o-1].next {
 				s := &f.stmts[f.postings[o-1].stmt]
-				if s.list.current == nil || n.Distance > int(s.list.radii()[a]) || !s.stands(now) || s.held || s.list.most == 0 ||
+				if s.list.current == nil || n.Distance > int(s.list.radii()[a]) || !s.stands(now) || s.held != q.held || s.list.most == 0 ||
 					len(q.Lists) > 0 && !slices.Contains(q.Lists, s.list.iri) {
 					continue
 				}

@@ -245,7 +245,7 @@ func (s *Server) decideStatement(ctx context.Context, r hashlist.Review, d *hash
 }
 
 // decideQuarantine lets what waits of a list act, or keeps it from acting; or it closes a
-// circuit breaker. What somebody has decided meanwhile stays as it is.
+// circuit breaker. What somebody has decided meanwhile stays as it is: the contrary is refused.
 func (s *Server) decideQuarantine(ctx context.Context, r hashlist.Review, d *hashlist.ReviewDecision) error {
 	state := hashlist.QuarantineReleased
 	switch {
@@ -263,8 +263,14 @@ func (s *Server) decideQuarantine(ctx context.Context, r hashlist.Review, d *has
 	if err != nil {
 		return err
 	}
-	if _, err := w.Decide(ctx, r.List, state, d.Who, d.Why); err != nil && !errors.Is(err, hashlist.ErrNotQuarantined) {
+	if _, err := w.Decide(ctx, r.List, state, d.Who, d.Why); !errors.Is(err, hashlist.ErrNotQuarantined) {
 		return err
+	}
+	for _, q := range w.Quarantined(true) {
+		if q.List == r.List && q.State != state && !q.Decided.Before(r.At) {
+			return refuse(errState, "%s has decided otherwise about statement %s at %s, and nothing of the list waits any more: "+
+				"`tocsin quarantine` decides about a statement again, dismiss this", q.Who, q.Statement, q.Decided.Format(time.RFC3339))
+		}
 	}
 	return nil
 }

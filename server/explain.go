@@ -71,7 +71,14 @@ func (e *explainService) Explain(ctx context.Context, r *pb.ExplainRequest) (*pb
 	if len(q.Probes) > 0 {
 		q.Limit = maxExplained
 		x := e.s.cfg.Lists.Explain(q)
+		for _, q := range e.s.cfg.Window.Quarantined(true) {
+			if slices.Contains(x.Held, q.Statement) {
+				x.Change = append(x.Change, fmt.Sprintf("statement %s is in quarantine since %s: it would match %d of %d recent uploads; to have it act: tocsin quarantine release %s",
+					q.Statement, q.Since.UTC().Format("2006-01-02 15:04 MST"), q.Matched, q.Uploads, q.Statement))
+			}
+		}
 		v.Now = e.s.explained(&x)
+		seen = append(seen, x.Held...)
 		for i := range x.Matches {
 			seen = append(seen, x.Matches[i].Statement)
 		}

@@ -133,14 +133,92 @@ func (s *Server) askQuarantine(ctx context.Context) error {
 	iris, statements, matched, of := quarantinedLists(s.cfg.Window.Quarantined(false))
 	for _, list := range iris {
 		q := of[list]
-		first := q.Since.UTC().Format(time.DateOnly) // asked anew for what comes on another day
-		_, err := s.cfg.Reviews.AddReview(ctx, hashlist.Review{
-			ID: reviewName(hashlist.ReviewQuarantine, list+" "+first), Kind: hashlist.ReviewQuarantine, Statement: q.Statement, List: list, Issuer: q.Issuer,
+		id, err := s.quarantineItem(ctx, list, q.Since)
+		if err != nil {
+			return err
+		}
+		if id == "" {
+			continue
+		}
+		_, err = s.cfg.Reviews.AddReview(ctx, hashlist.Review{
+			ID: id, Kind: hashlist.ReviewQuarantine, Statement: q.Statement, List: list, Issuer: q.Issuer,
 			Summary: fmt.Sprintf("%d statements of list %.300s would match %d of the last %d uploads, more than expected. They do not act, nor does what else of it matches any until this is decided. "+
 				"Release them if that is right, keep them back if not: `tocsin quarantine list` shows them, `tocsin window preview` what they would match.",
 				statements[list], list, matched[list], q.Uploads),
 		})
 		if err := unlessFull(err); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// quarantineItem returns the id of the item in which a person is asked about a list, "" if
+// nothing came into quarantine after they last decided. A day has one item, and one more for what
+// comes after it was settled.
+func (s *Server) quarantineItem(ctx context.Context, list string, newest time.Time) (string, error) {
+	about := list + " " + newest.UTC().Format(time.DateOnly)
+	for {
+		id := reviewName(hashlist.ReviewQuarantine, about)
+		r, known, err := s.cfg.Reviews.FindReview(ctx, id)
+		if err != nil || !known || r.State.Waiting() {
+			return id, err
+		}
+		settled := r.At
+		for _, d := range r.Decisions {
+			if d.When.After(settled) {
+				settled = d.When
+			}
+		}
+		about = ""
+		for _, q := range s.cfg.Window.Quarantined(false) { // the oldest first
+			if q.List == list && q.Since.After(settled) {
+				about = list + " " + q.Since.UTC().Format(time.RFC3339Nano)
+				break
+			}
+		}
+		if about == "" {
+			return "", nil
+		}
+	}
+}
+
+// settleQuarantine settles the items about a list of which nothing waits in quarantine any more, with
+// what was decided elsewhere. s.deciding is held.
+func (s *Server) settleQuarantine(ctx context.Context, subject string, d hashlist.ReviewDecision) error {
+	if s.cfg.Reviews == nil {
+		return nil
+	}
+	list := subject
+	waiting := map[string]bool{}
+	for _, q := range s.cfg.Window.Quarantined(true) {
+		if q.Statement == subject {
+			list = q.List
+		}
+		waiting[q.List] = waiting[q.List] || q.State == hashlist.QuarantineHeld
+	}
+	if waiting[list] {
+		return nil
+	}
+	all, err := s.cfg.Reviews.Reviews(ctx, hashlist.ReviewSelection{
+		Kinds: []hashlist.ReviewKind{hashlist.ReviewQuarantine}, States: []hashlist.ReviewState{hashlist.ReviewOpen, hashlist.ReviewProposed},
+		Limit: hashlist.MaxOpenReviews,
+	})
+	if err != nil {
+		return err
+	}
+	for i := range all {
+		if all[i].List != list {
+			continue
+		}
+		_, err := s.cfg.Reviews.ChangeReview(ctx, all[i].ID, func(r *hashlist.Review) error {
+			r.State = hashlist.ReviewClosed
+			if len(r.Decisions) < hashlist.MaxDecisions {
+				r.State, r.Decisions = hashlist.ReviewDecided, append(r.Decisions, d)
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, hashlist.ErrNoReview) {
 			return err
 		}
 	}

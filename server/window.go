@@ -276,9 +276,18 @@ func (v *windowService) DecideQuarantine(ctx context.Context, r *pb.DecideQuaran
 	if list, err := s.find(subject); err == nil {
 		subject = list.ID
 	}
-	n, err := w.Decide(ctx, subject, state, callerOf(ctx).name, r.GetWhy())
+	s.deciding.Lock()
+	defer s.deciding.Unlock()
+	d := hashlist.ReviewDecision{What: hashlist.ChooseRelease, Who: callerOf(ctx).name, Why: r.GetWhy(), When: time.Now().UTC().Truncate(time.Microsecond)}
+	if state == hashlist.QuarantineKept {
+		d.What = hashlist.ChooseKeep
+	}
+	n, err := w.Decide(ctx, subject, state, d.Who, d.Why)
 	if errors.Is(err, hashlist.ErrNotQuarantined) {
 		return nil, refuse(errUnknown, "%v: %.*s", err, hashlist.MaxIRI, r.GetSubject())
+	}
+	if err == nil {
+		err = s.settleQuarantine(context.WithoutCancel(ctx), subject, d)
 	}
 	return &pb.DecideQuarantineResponse{Statements: uint64(n)}, err
 }

@@ -279,3 +279,66 @@ func TestWindowService(t *testing.T) {
 		t.Errorf("without a window: %v", err)
 	}
 }
+
+// A list that floods twice on a day is asked about twice; who decides by `quarantine` settles
+// the item, which then takes no contrary decision; and explain says what is in quarantine.
+func TestQuarantineIsAskedAgain(t *testing.T) {
+	const origin, list = "https://other.example", "https://other.example/lists/refused"
+	n := start(t, func(c *Config) {
+		policy := hashlist.DefaultPolicy()
+		policy.Own = testOrigin
+		lists, err := hashlist.Open(t.Context(), &memoryLog{places: map[string]uint64{}}, policy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(lists.Close)
+		c.Lists = lists
+	}, remembering(t))
+	cfg := n.Server.cfg
+	cfg.Lists.Heed(list, hashlist.VerdictReject, hashlist.MostBelief)
+	hashes := randomHashes(600) // of which each counts a tenth: they are fresh
+	for _, h := range hashes {
+		q := hashlist.Query{Probes: []hashlist.Probe{{Hash: h}}}
+		r := cfg.Lists.Lookup(q)
+		cfg.Window.See(q, &r)
+	}
+	awaitWindow(t, "all are kept", func() bool { return cfg.Window.Stats().Entries == 600 })
+	owner, w := clientsOf(n.owner()), pb.NewWindowServiceClient(n.owner())
+	apply := func(s hashlist.Statement) {
+		s.Issuer, s.List, s.Published = origin+"/users/bob", list, time.Unix(1_790_000_000, 0).UTC()
+		if _, err := cfg.Lists.Apply(t.Context(), hashlist.Record{Statement: s}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	apply(hashlist.Statement{ID: origin + "/statements/d", Kind: hashlist.DefineList, Definition: &hashlist.Definition{
+		Name: "refused", Audience: hashlist.Public, Action: hashlist.Reject, Radii: hashlist.DefaultRadii,
+	}})
+	var asked []string
+	for i := range 2 {
+		id := fmt.Sprintf("%s/statements/%d", origin, i)
+		apply(hashlist.Statement{ID: id, Kind: hashlist.AddHashes, Hashes: hashes})
+		awaitWindow(t, "somebody is asked", func() bool {
+			all, err := cfg.Reviews.Reviews(t.Context(), hashlist.ReviewSelection{
+				Kinds: []hashlist.ReviewKind{hashlist.ReviewQuarantine}, States: []hashlist.ReviewState{hashlist.ReviewOpen},
+			})
+			if err == nil && len(all) == 1 {
+				asked = append(asked, all[0].ID)
+			}
+			return err == nil && len(all) == 1
+		})
+		x, err := pb.NewExplainServiceClient(n.owner()).Explain(t.Context(), &pb.ExplainRequest{Subject: id})
+		if text := x.String(); err != nil || !strings.Contains(text, "tocsin quarantine release "+id) || strings.Contains(text, "nothing known against it") {
+			t.Errorf("explained: %v, %v", x.GetNow(), err)
+		}
+		if _, err := w.DecideQuarantine(t.Context(), &pb.DecideQuarantineRequest{Subject: list, State: pb.QuarantineState_QUARANTINE_STATE_KEPT}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = owner.decide(t, asked[i], pb.ReviewChoice_REVIEW_CHOICE_RELEASE, "")
+		if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "keep") {
+			t.Errorf("the contrary: %v", err)
+		}
+	}
+	if asked[0] == asked[1] {
+		t.Error("asked once")
+	}
+}
