@@ -103,7 +103,11 @@ func newInternet(t *testing.T, handle func(n *internet, w http.ResponseWriter, r
 	client := &http.Client{
 		Transport: &http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true,
-			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				_, port, err := net.SplitHostPort(address)
+				if err != nil {
+					return nil, err
+				}
 				return new(net.Dialer).DialContext(ctx, network, net.JoinHostPort("127.0.0.1", port))
 			},
 		},
