@@ -211,6 +211,9 @@ func TestBreak(t *testing.T) {
 					break
 				}
 			}
+			if n > stop+1 {
+				t.Errorf("%s yielded %d things to a loop that was left at %d", f.Name, n, stop+1)
+			}
 		}
 	}
 }

@@ -122,7 +122,6 @@ func TestMediaRefuses(t *testing.T) {
 
 var errAny = errors.New("any error")
 
-// TestMediaBounds: what servers may send.
 // TestMediaSilent: a server that stops in the middle is given up, and one that is slow is not.
 func TestMediaSilent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -148,6 +147,7 @@ func TestMediaSilent(t *testing.T) {
 	})
 }
 
+// TestMediaBounds: what servers may send.
 func TestMediaBounds(t *testing.T) {
 	const limit = 100_000
 	hold := make(chan struct{})

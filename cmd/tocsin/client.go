@@ -188,10 +188,12 @@ type bearer struct {
 	tls    bool
 }
 
+// GetRequestMetadata implements credentials.PerRPCCredentials.
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
 	return map[string]string{"authorization": "Bearer " + b.secret}, nil
 }
 
+// RequireTransportSecurity implements credentials.PerRPCCredentials.
 func (b bearer) RequireTransportSecurity() bool { return b.tls }
 
 // plain makes of the status of a call the sentence it carries.

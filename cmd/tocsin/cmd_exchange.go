@@ -590,6 +590,7 @@ interrupted. With --json each line has the statement as it was signed.`,
 // signed is their canonical form, so spaces may go.
 type rawObject []byte
 
+// MarshalJSON implements json.Marshaler.
 func (r rawObject) MarshalJSON() ([]byte, error) {
 	if len(strings.TrimSpace(string(r))) == 0 {
 		return []byte("null"), nil

@@ -375,6 +375,7 @@ func (l *loadingLog) After(ctx context.Context, seq uint64, only hashlist.Select
 // tokens is the database as the server wants it.
 type tokens struct{ db *store.DB }
 
+// SaveToken implements server.Tokens.
 func (t tokens) SaveToken(ctx context.Context, v server.Token) error {
 	err := t.db.SaveToken(ctx, store.Token{Name: v.Name, Scope: string(v.Scope), Sum: v.Sum, Created: v.Created, Expires: v.Expires})
 	if errors.Is(err, store.ErrExists) {
@@ -383,6 +384,7 @@ func (t tokens) SaveToken(ctx context.Context, v server.Token) error {
 	return err
 }
 
+// DeleteToken implements server.Tokens.
 func (t tokens) DeleteToken(ctx context.Context, name string) error {
 	err := t.db.DeleteToken(ctx, name)
 	if errors.Is(err, store.ErrNotFound) {
@@ -391,6 +393,7 @@ func (t tokens) DeleteToken(ctx context.Context, name string) error {
 	return err
 }
 
+// Tokens implements server.Tokens.
 func (t tokens) Tokens(ctx context.Context) ([]server.Token, error) {
 	stored, err := t.db.Tokens(ctx)
 	all := make([]server.Token, len(stored))
