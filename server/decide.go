@@ -52,6 +52,28 @@ func (s *Server) deciderOf(kind hashlist.ReviewKind) decider {
 	return decider{}
 }
 
+// offered are the choices for an item that can do something: of a hit the hashes are not kept here, so that
+// nothing can be listed from it, and nobody gives an opinion of what this node itself said.
+func (s *Server) offered(r *hashlist.Review) []hashlist.ReviewChoice {
+	all := s.deciderOf(r.Kind).choices
+	switch r.Kind {
+	case hashlist.ReviewHeld, hashlist.ReviewHit, hashlist.ReviewAppeal:
+	default:
+		return all
+	}
+	hashes, err := readHashes(r.Body)
+	known, theirs := err == nil && len(hashes) > 0, r.Statement != "" && s.own(r.List) != nil
+	return slices.DeleteFunc(slices.Clone(all), func(c hashlist.ReviewChoice) bool {
+		switch c {
+		case hashlist.ChooseBan, hashlist.ChooseAllow:
+			return !known
+		case hashlist.ChooseConfirm, hashlist.ChooseDispute, hashlist.ChooseIgnore:
+			return !theirs
+		}
+		return false
+	})
+}
+
 // takesTwo reports whether a choice takes two persons. What somebody proposed because
 // it takes two is not made by one.
 func (s *Server) takesTwo(kind hashlist.ReviewKind, c hashlist.ReviewChoice) bool {

@@ -92,7 +92,7 @@ func (s *Server) reviewMessage(r *hashlist.Review) *pb.Review {
 		})
 	}
 	if r.State.Waiting() {
-		for _, c := range s.deciderOf(r.Kind).choices {
+		for _, c := range s.offered(r) {
 			v.Choices = append(v.Choices, pb.ReviewChoice(c))
 			if s.takesTwo(r.Kind, c) {
 				v.TwoPerson = append(v.TwoPerson, pb.ReviewChoice(c))

@@ -414,3 +414,35 @@ func TestDecisionThatFails(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What is offered can be done: nothing is listed from an item that has no hashes, and
+// nobody gives an opinion of what this node itself said.
+func TestChoicesCanBeMade(t *testing.T) {
+	change, db := withQueue(t)
+	n := start(t, change)
+	owner := clientsOf(n.owner())
+	const confirm, ban, dismiss = pb.ReviewChoice_REVIEW_CHOICE_CONFIRM, pb.ReviewChoice_REVIEW_CHOICE_BAN, pb.ReviewChoice_REVIEW_CHOICE_DISMISS
+	for id, c := range map[string]struct {
+		r    hashlist.Review
+		want map[pb.ReviewChoice]bool
+	}{
+		"hit-theirs": {hashlist.Review{Kind: hashlist.ReviewHit, Statement: n.theirs(randomHashes(1)...), List: "https://other.example/lists/x"},
+			map[pb.ReviewChoice]bool{confirm: true, ban: false, dismiss: true}},
+		"hit-own": {hashlist.Review{Kind: hashlist.ReviewHit, Statement: testOrigin + "/statements/1", List: testOrigin + "/lists/x"},
+			map[pb.ReviewChoice]bool{confirm: false, ban: false, dismiss: true}},
+		"held-nothing": {hashlist.Review{Kind: hashlist.ReviewHeld, Body: writeHashes(randomHashes(1))},
+			map[pb.ReviewChoice]bool{confirm: false, ban: true, dismiss: true}},
+	} {
+		c.r.ID = id
+		n.asks(db, c.r)
+		v, err := owner.reviews.GetReview(t.Context(), &pb.GetReviewRequest{Id: id})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for choice, want := range c.want {
+			if slices.Contains(v.GetReview().GetChoices(), choice) != want {
+				t.Errorf("%s: %v is in %v: %v, want %v", id, choice, v.GetReview().GetChoices(), !want, want)
+			}
+		}
+	}
+}
