@@ -7,34 +7,37 @@ import (
 
 // A table is what the search knows of one word of the ring: buckets of points by the upper
 // bits of that word. A bucket has lanes. In lane i there are the next word of a point, its
-// fingerprint, which the search compares first, and its ID. A bucket's fingerprints are
-// whole cache lines of 32 lanes; its IDs are in an array of their own, because few of them
-// are ever read.
+// fingerprint, which the search compares first, and its entry: the ID, stored plus one, and in the bits
+// that no ID of this table needs the upper bits of the word after the next, its tag, which
+// is compared before the point is fetched. A bucket's fingerprints are
+// whole cache lines of 32 lanes, and its entries the lines that follow, because few of them
+// are ever read. They are not in an array of their own: to find the page of a distant address takes longer
+// than to read the line, in a virtual machine several times as long.
 //
-// Lane 0 holds no point: its fingerprint is the bucket's count, and its ID the
+// Lane 0 holds no point: its fingerprint is the bucket's count, and its entry the
 // number of the block to go on with, or 0. A block is a bucket like the others, filled when
 // the first is full. Those come in spares, and the newest is the first in the chain.
 //
 // There is one writer; readers take no lock. Entries do not move within a table, so a reader misses
-// none. The writer stores an ID, then its fingerprint, then the count that takes them in, each
+// none. The writer stores an entry, then its fingerprint, then the count that takes them in, each
 // atomically, so whoever sees an entry counted sees all of it. A vacated lane has
-// ID noPoint; a later point takes it in the same order, ID last this time. Should a
-// reader combine the old fingerprint with the new ID, it gets a point that
+// the entry noPoint; a later point takes it in the same order, entry last this time. Should a
+// reader combine the old fingerprint with the new entry, it gets a point that
 // is in the index, and judges it by its full distance, as it does every candidate.
 type table struct {
 	level
-	fps    []uint64 // four lanes in each
-	ids    []uint32
+	memory
+	idBits int // of an entry that hold the ID
 	mem    *region
-	spares atomic.Pointer[[]*spare] // replaced as a whole
+	spares atomic.Pointer[[]memory] // replaced as a whole
 	used   int                      // blocks in use in spares; the writer's, as are:
 	live   int
 	dead   int // vacated lanes
 }
 
-// spare holds the blocks that full buckets go on in.
-type spare struct {
-	fps []uint64
+// memory is that of some blocks, the same seen as fingerprints and as entries.
+type memory struct {
+	fps []uint64 // four lanes in each
 	ids []uint32
 }
 
@@ -47,6 +50,8 @@ type level struct {
 const (
 	lanes       = 32     // 16-bit fingerprints in a cache line
 	lineWords   = 8      // 64-bit words in a cache line
+	linesEach   = 3      // cache lines for the fingerprints and the entries of 32 lanes
+	minIDBits   = 16     // as a tag has no more than the bits of a word
 	noPoint     = 0      // IDs are stored plus one, so zeroed memory is empty
 	vacated     = 0x8000 // flag in the count: a lane of this bucket is free again
 	spareBlocks = 32
@@ -58,31 +63,50 @@ func (l level) capacity() int { return l.lines*lanes - 1 }
 // address is the bucket of a word.
 func (l level) address(word uint16) int { return int(word >> (wordBits - l.bits)) }
 
-func newTable(l level) *table {
-	fps, ids := l.buckets()*l.lines*lineWords, l.buckets()*l.lines*lanes
-	t := &table{level: l, mem: newRegion(fps + ids/2)}
-	t.fps, t.ids = view[uint64](t.mem, 0, fps), view[uint32](t.mem, fps, ids)
-	t.spares.Store(new([]*spare))
+// stride is the lines of a block, those of its entries included.
+func (l level) stride() int { return l.lines * linesEach }
+
+// newTable returns an empty table for the IDs below 1<<idBits - 1.
+func newTable(l level, idBits int) *table {
+	mem := newRegion(l.buckets() * l.stride() * lineWords)
+	t := &table{level: l, memory: memoryOf(mem), idBits: idBits, mem: mem}
+	t.spares.Store(new([]memory))
 	return t
+}
+
+func memoryOf(r *region) memory {
+	return memory{view[uint64](r, 0, len(r.words)), view[uint32](r, 0, 2*len(r.words))}
 }
 
 func (t *table) bytes() int64 {
 	n := int64(len(*t.spares.Load()))
-	return t.mem.bytes() + n*spareBlocks*int64(t.lines)*(lineWords*8+lanes*4)
+	return t.mem.bytes() + n*spareBlocks*int64(t.stride())*lineWords*8
 }
 
-// block returns the fingerprints and IDs of a bucket or, beyond those, of a spare block.
+// entry is what a table keeps of a point besides its fingerprint; after is the word after
+// that.
+func (t *table) entry(id ID, after uint16) uint32 {
+	return uint32(id) + 1 | t.tag(after)<<t.idBits
+}
+
+// tag is what an entry keeps of the word after the fingerprint.
+func (t *table) tag(after uint16) uint32 { return uint32(after >> (t.idBits - minIDBits)) }
+
+// id returns the ID of an entry other than noPoint.
+func (t *table) id(entry uint32) ID { return ID(entry&(1<<t.idBits-1)) - 1 }
+
+// block returns the fingerprints and entries of a bucket or, beyond those, of a spare block.
 func (t *table) block(i int) ([]uint64, []uint32) {
-	fps, ids := t.fps, t.ids
+	m := t.memory
 	if i -= t.buckets(); i >= 0 {
-		s := (*t.spares.Load())[i/spareBlocks]
-		fps, ids = s.fps, s.ids
+		m = (*t.spares.Load())[i/spareBlocks]
 		i %= spareBlocks
 	} else {
 		i += t.buckets()
 	}
-	f, d := t.lines*lineWords, t.lines*lanes
-	return fps[i*f : (i+1)*f : (i+1)*f], ids[i*d : (i+1)*d : (i+1)*d]
+	first := i * t.stride()
+	ids, end := first+t.lines, first+t.stride()
+	return m.fps[first*lineWords : ids*lineWords : ids*lineWords], m.ids[ids*lineWords*2 : end*lineWords*2 : end*lineWords*2]
 }
 
 func fingerprint(fps []uint64, lane int) uint16 {
@@ -96,41 +120,33 @@ func setFingerprint(fps []uint64, lane int, v uint16) {
 }
 
 // put adds a point to a bucket.
-func (t *table) put(bucket int, fp uint16, id ID) {
+func (t *table) put(bucket int, fp uint16, entry uint32) {
 	t.live++
 	first, firstIDs := t.block(bucket)
-	if t.putBlock(first, firstIDs, fp, id) {
+	if t.putBlock(first, firstIDs, fp, entry) {
 		return
 	}
 	head := int(firstIDs[0])
 	if head != 0 {
 		fps, ids := t.block(head)
-		if t.putBlock(fps, ids, fp, id) {
+		if t.putBlock(fps, ids, fp, entry) {
 			return
 		}
 	}
 	if t.used%spareBlocks == 0 {
 		old := *t.spares.Load()
-		grown := append(old[:len(old):len(old)], newSpare(t.lines))
+		grown := append(old[:len(old):len(old)], memoryOf(&region{words: make([]uint64, spareBlocks*t.stride()*lineWords)}))
 		t.spares.Store(&grown)
 	}
 	fresh := t.buckets() + t.used
 	t.used++
 	fps, ids := t.block(fresh)
 	ids[0] = uint32(head)
-	t.putBlock(fps, ids, fp, id)
+	t.putBlock(fps, ids, fp, entry)
 	publishID(&firstIDs[0], uint32(fresh))
 }
 
-func newSpare(lines int) *spare {
-	fps := spareBlocks * lines * lineWords
-	ids := spareBlocks * lines * lanes
-	mem := make([]uint64, fps+ids/2)
-	r := region{words: mem}
-	return &spare{fps: view[uint64](&r, 0, fps), ids: view[uint32](&r, fps, ids)}
-}
-
-func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, id ID) bool {
+func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, entry uint32) bool {
 	head := fingerprint(fps, 0)
 	count := int(head &^ vacated)
 	if head&vacated != 0 {
@@ -146,7 +162,7 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, id ID) bool {
 			}
 		}
 		setFingerprint(fps, free, fp)
-		publishID(&ids[free], uint32(id)+1)
+		publishID(&ids[free], entry)
 		if !more {
 			setFingerprint(fps, 0, uint16(count))
 		}
@@ -157,7 +173,7 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, id ID) bool {
 		return false
 	}
 	count++
-	publishID(&ids[count], uint32(id)+1)
+	publishID(&ids[count], entry)
 	if count < 4 { // in one word with the count
 		publish(&fps[0], fps[0]&^(0xffff<<(count*16)|0xffff)|uint64(fp)<<(count*16)|uint64(count))
 		return true
@@ -173,7 +189,7 @@ func (t *table) remove(bucket int, id ID) {
 		fps, ids := t.block(i)
 		head := fingerprint(fps, 0)
 		for lane := 1; lane <= int(head&^vacated); lane++ {
-			if ids[lane] == uint32(id)+1 {
+			if ids[lane] != noPoint && t.id(ids[lane]) == id {
 				publishID(&ids[lane], noPoint)
 				setFingerprint(fps, 0, head|vacated)
 				t.live--
@@ -188,12 +204,12 @@ func (t *table) remove(bucket int, id ID) {
 }
 
 // each calls visit for every point in a bucket; for the writer.
-func (t *table) each(bucket int, visit func(fp uint16, id ID)) {
+func (t *table) each(bucket int, visit func(fp uint16, entry uint32)) {
 	for i := bucket; ; {
 		fps, ids := t.block(i)
 		for lane := 1; lane <= int(fingerprint(fps, 0)&^vacated); lane++ {
 			if ids[lane] != noPoint {
-				visit(fingerprint(fps, lane), ID(ids[lane]-1))
+				visit(fingerprint(fps, lane), ids[lane])
 			}
 		}
 		if i = int(ids[0]); i == 0 {
@@ -202,8 +218,9 @@ func (t *table) each(bucket int, visit func(fp uint16, id ID)) {
 	}
 }
 
-// lineOf returns the address of the first fingerprints of a bucket, and of its IDs, to
+// lineOf returns the address of the first fingerprints of a bucket, and of its entries, to
 // be fetched ahead of use.
 func (t *table) lineOf(bucket int) (fps, ids unsafe.Pointer) {
-	return unsafe.Pointer(&t.fps[bucket*t.lines*lineWords]), unsafe.Pointer(&t.ids[bucket*t.lines*lanes])
+	fps = unsafe.Pointer(&t.fps[bucket*t.stride()*lineWords])
+	return fps, unsafe.Add(fps, t.lines*lineWords*8)
 }

@@ -189,6 +189,9 @@ func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
 // all the points that belong there, and the others none.
 func checkTable[P Point](t testing.TB, tb *table, c, upto int, points []*P) {
 	t.Helper()
+	if tb.idBits < minIDBits || tb.idBits > 32 || len(points) > 1<<tb.idBits-1 {
+		t.Fatalf("%d IDs in a table with %d bits for them", len(points), tb.idBits)
+	}
 	live, dead := 0, 0
 	seen := make([]bool, len(points))
 	blocks := make(map[int]bool)
@@ -205,13 +208,13 @@ func checkTable[P Point](t testing.TB, tb *table, c, upto int, points []*P) {
 					holes++
 					continue
 				}
-				id := ID(ids[lane] - 1)
+				id := tb.id(ids[lane])
 				if int(id) >= len(points) || points[id] == nil {
 					t.Fatalf("word %d, bucket %d: ID %d is no point", c, bucket, id)
 				}
-				var w [maxWords + 1]uint16
+				var w [maxWords + 2]uint16
 				cut(points[id], &w)
-				if seen[id] || tb.address(w[c]) != bucket || fingerprint(fps, lane) != w[c+1] {
+				if seen[id] || tb.address(w[c]) != bucket || fingerprint(fps, lane) != w[c+1] || ids[lane] != tb.entry(id, w[c+2]) {
 					t.Fatalf("word %d, bucket %d: ID %d is there wrongly (seen: %v)", c, bucket, id, seen[id])
 				}
 				seen[id] = true

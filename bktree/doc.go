@@ -37,7 +37,9 @@
 // thresholded similarity search", PVLDB 12(1), 2018): not only is some
 // word within its bound, but some word and the next after it together are within
 // theirs. So beside each point in a bucket lie the 16 bits of its next word, its
-// fingerprint, to be compared first. Of 4,000 candidates some 20 are left.
+// fingerprint, to be compared first. Of 4,000 candidates some 20 are left. Three in a row are
+// within theirs, too: so the bits that an ID leaves free hold some of the word after that,
+// a tag, and of the 20 points 3 or 4 are fetched.
 //
 // To be exact about it, let word c of n have threshold t(c), an integer of -1 or more,
 // such that the sum of all t(c)+1 is r+1. Let d(c) be the number of bits in which
@@ -46,7 +48,8 @@
 // again and again and add up x(c): since each round loses, there is a last position
 // at which the running sum is as large as it ever is. Start from the word s that follows it:
 // every sum of consecutive x(s), x(s+1), ... is negative. The first of them
-// says d(s) <= t(s), and the first two d(s) + d(s+1) <= t(s) + t(s+1) + 1. So to
+// says d(s) <= t(s), the first two d(s) + d(s+1) <= t(s) + t(s+1) + 1, and the first three
+// the like with + 2. So to
 // look up every word with t >= 0 in the ball of radius t(c), and there to keep the points
 // whose next word differs in at most t(c) + t(c+1) + 1 - d(c) bits, misses nothing. A
 // word with t = -1 cannot be such a start and is not looked up. Nothing in this
@@ -56,14 +59,14 @@
 // points, a scan is cheaper; Near estimates both and takes it then.
 //
 // A point can be found from several words. It is reported from the first of those that
-// satisfy both conditions, and so once. Every candidate is judged by its full
+// satisfy all three conditions, and so once. Every candidate is judged by its full
 // distance in the end: whatever the tables say, nothing too far is reported.
 //
 // # What the machine likes
 //
 // A bucket is a cache line of 32 fingerprints, or several lines, at a place that
-// follows from the word: no pointer leads to it. The lines of the words that come next are asked for
-// while one is looked at, so a search does not wait for memory 272 times; a line is
+// follows from the word: no pointer leads to it. While a bucket is looked at, the lines of
+// one further on are asked for, so memory is at work all the time and a search does not wait for it 272 times; a line is
 // compared in four instructions by the AVX-512 kernel, in some twenty with AVX2 or NEON. IDs
 // and points are fetched ahead in the same way. The arrays lie in huge pages outside the Go heap, where
 // the system has them. Points are permuted by a fixed permutation of bits before they

@@ -151,7 +151,9 @@ func (x *Index[P]) settle() {
 	for ; n < len(x.removed) && x.removed[n].epoch < oldest; n++ {
 		x.alloc.give(x.removed[n].id)
 	}
-	x.removed = x.removed[:copy(x.removed, x.removed[n:])]
+	if n > 0 {
+		x.removed = x.removed[:copy(x.removed, x.removed[n:])]
+	}
 }
 
 // Find returns the ID of p itself. It is a hash table lookup.

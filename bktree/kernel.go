@@ -8,25 +8,33 @@ import (
 // sweep is the part of a search that a kernel does: some buckets of one table.
 // The assembly knows the fields by their offsets.
 type sweep struct {
-	fps      unsafe.Pointer // 0: *uint64, the fingerprints of the table
+	at       unsafe.Pointer // 0: *uintptr, the addresses of the buckets, and of those that come after
 	flips    unsafe.Pointer // 8: *uint32, how the buckets differ from key; see ball
 	n        int            // 16: how many flips
-	key      int            // 24: the bucket of the query's own word
-	lines    int            // 32: of a bucket
+	fps      unsafe.Pointer // 24: *uint64, the memory of the table
+	distance int            // 32: how far ahead in at is the bucket to be fetched
 	fp       int            // 40: the query's next word
 	allow    int            // 48: bits by which a fingerprint may differ from it, less those flipped in the key
 	capacity int            // 56: of a bucket
-	ahead    int            // 64: lines of a bucket to fetch ahead
+	ahead    int            // 64: lines of a bucket to fetch ahead; 0: none
+
+	// The same for sweepGo, which the race detector and checkptr watch.
+	key    int // the bucket of the query's own word
+	stride int // lines of a bucket, those of its entries included
+	lines  int // of fingerprints in a bucket
 }
 
 // hit is a cache line with fingerprints that may differ as much as they do.
 type hit struct {
 	line uint32 // counted from the start of the table
 	mask uint32 // the lanes
+	left uint32 // flips from the bucket's on, itself included
+	_    uint32
 }
 
 // A kernel goes through the buckets of a sweep and writes to hits the lines with
-// candidates, and to full the flips of full buckets, which may go on elsewhere. It
+// candidates, and to full the flips of full buckets, which may go on elsewhere. While it is at one it
+// asks for the lines of another, so that memory is never waited for idly. It
 // returns the number of each. There is room for all lines of all buckets, one
 // bucket and one line more.
 //
@@ -38,9 +46,9 @@ type hit struct {
 // detector cannot see into assembly, so a race build has the Go kernel alone,
 // which does the same with atomic loads.
 type kernel struct {
-	name  string
-	sweep func(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
-	fetch func(s *sweep) // nil: no way to fetch ahead
+	name    string
+	sweep   func(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
+	fetches bool // lines can be fetched ahead
 }
 
 var goKernel = kernel{name: "go", sweep: sweepGo}
@@ -54,10 +62,13 @@ const low16 = 0x0001_0001_0001_0001 // one in each lane
 func sweepGo(s *sweep, hits *hit, full *uint32) (nhits, nfull int) {
 	flips := unsafe.Slice((*uint32)(s.flips), s.n)
 	query := uint64(s.fp) * low16
-	for _, flip := range flips {
+	for i, flip := range flips {
+		if s.ahead > 0 {
+			fetchLines(*(*uintptr)(unsafe.Add(s.at, (i+s.distance)*8)), s.ahead)
+		}
 		bucket := s.key ^ int(flip&0xffff)
 		allow := (uint64(s.allow)-uint64(flip>>16))*low16 | 0x8000*low16
-		line := bucket * s.lines
+		line := bucket * s.stride
 		words := unsafe.Slice((*uint64)(unsafe.Add(s.fps, line*lineWords*8)), s.lines*lineWords)
 		count := int(atomic.LoadUint64(&words[0]) & (vacated - 1))
 		if count == s.capacity {
@@ -84,7 +95,7 @@ func sweepGo(s *sweep, hits *hit, full *uint32) (nhits, nfull int) {
 				mask &= 1<<left - 1
 			}
 			if mask &= valid; mask != 0 {
-				*(*hit)(unsafe.Add(unsafe.Pointer(hits), nhits*8)) = hit{uint32(line), mask}
+				*(*hit)(unsafe.Add(unsafe.Pointer(hits), nhits*16)) = hit{line: uint32(line), mask: mask, left: uint32(s.n - i)}
 				nhits++
 			}
 			valid = ^uint32(0)

@@ -13,13 +13,13 @@ import (
 func kernels() []kernel {
 	var k []kernel
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512BITALG && cpu.X86.HasBMI2 {
-		k = append(k, kernel{"avx512", sweepAVX512, fetch})
+		k = append(k, kernel{"avx512", sweepAVX512, true})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasBMI2 {
-		k = append(k, kernel{"avx2", sweepAVX2, fetch})
+		k = append(k, kernel{"avx2", sweepAVX2, true})
 	}
 	// Fetching ahead is a third of the gain, and needs no vector instructions.
-	return append(k, kernel{"go+fetch", sweepGo, fetch}, goKernel)
+	return append(k, kernel{"go+fetch", sweepGo, true}, goKernel)
 }
 
 //go:noescape
@@ -28,15 +28,13 @@ func sweepAVX512(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 //go:noescape
 func sweepAVX2(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 
-// fetch asks for the lines of a sweep to be brought near the processor.
-//
-//go:noescape
-func fetch(s *sweep)
-
 // fetchLine asks for one cache line.
 //
 //go:noescape
 func fetchLine(p unsafe.Pointer)
+
+// fetchLines asks for n cache lines from an address on, n > 0.
+func fetchLines(at uintptr, n int)
 
 // ownLine asks for one cache line, to write to it.
 //

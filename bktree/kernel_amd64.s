@@ -7,13 +7,44 @@
 // because Go's simd package is an experiment that lacks prefetches.
 //
 // Registers, in both:
-//	R8   first line of the table       R12  lines of a bucket
+//	R8   where the next address is     R12  lines to fetch ahead, of one bucket
 //	R9   next flip                     R13  bits a fingerprint may differ
 //	R10  flips left                    DI   where the next hit goes
-//	R11  the query's bucket            SI   where the next full bucket's flip goes
+//	R11  buckets to fetch ahead        SI   where the next full bucket's flip goes
 //	BX   number of the line            DX   its address
 //	CX   lanes to look at from here    AX   scratch, then the mask
-//	R15  points a bucket holds
+//	R14  the table's memory            R15  points a bucket holds
+
+// FETCH asks for the lines of the bucket R11 addresses on.
+#define FETCH(line, none) \
+	TESTQ R12, R12          \
+	JZ   none               \
+	MOVQ (R8)(R11*8), AX    \
+	MOVQ R12, CX            \
+line:                       \
+	PREFETCHT0 (AX)         \
+	ADDQ $64, AX            \
+	DECQ CX                 \
+	JNZ  line               \
+none:
+
+// BUCKET leaves the next bucket's address in DX and its first line in BX, and with
+// LANES the lanes in use in CX; the flip is kept in full if the bucket is full. Lane 0
+// is the count with a flag, and in front of the lanes it counts.
+#define BUCKET() \
+	MOVQ (R8), DX           \
+	ADDQ $8, R8             \
+	MOVQ DX, BX             \
+	SUBQ R14, BX            \
+	SHRQ $6, BX
+#define LANES() \
+	MOVWLZX (DX), CX        \
+	ANDL $0x7fff, CX        \
+	XORL AX, AX             \
+	CMPL CX, R15            \
+	SETEQ AX                \
+	LEAQ (SI)(AX*4), SI     \
+	INCL CX
 
 // func sweepAVX512(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 TEXT ·sweepAVX512(SB), NOSPLIT, $0-40
@@ -23,8 +54,9 @@ TEXT ·sweepAVX512(SB), NOSPLIT, $0-40
 	MOVQ 0(AX), R8
 	MOVQ 8(AX), R9
 	MOVQ 16(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 32(AX), R12
+	MOVQ 24(AX), R14
+	MOVQ 32(AX), R11
+	MOVQ 64(AX), R12
 	VPBROADCASTW 40(AX), Z0     // the query's next word in all 32 lanes
 	MOVQ 48(AX), R13
 	MOVQ 56(AX), R15            // capacity
@@ -32,6 +64,7 @@ TEXT ·sweepAVX512(SB), NOSPLIT, $0-40
 	JZ   done512
 
 bucket512:
+	FETCH(fetch512, none512)
 	MOVL  (R9), BX              // flip: key bits below, their number above
 	MOVL  BX, (SI)              // in case the bucket is full
 	ADDQ  $4, R9
@@ -40,19 +73,8 @@ bucket512:
 	MOVL  R13, AX
 	SUBL  CX, AX                // what the key differs by, the next word may not
 	VPBROADCASTW AX, Z1
-	MOVWLZX BX, BX
-	XORL  R11, BX               // the bucket
-	IMULQ R12, BX               // its first line
-	MOVQ  BX, DX
-	SHLQ  $6, DX
-	ADDQ  R8, DX
-	MOVWLZX (DX), CX            // lane 0: the count and a flag
-	ANDL  $0x7fff, CX
-	XORL  AX, AX
-	CMPL  CX, R15
-	SETEQ AX
-	LEAQ  (SI)(AX*4), SI        // keep the flip if the bucket is full
-	INCL  CX                    // lane 0 is in front of the count's lanes
+	BUCKET()
+	LANES()
 	VPXORD (DX), Z0, Z2
 	VPOPCNTW Z2, Z2             // differing bits of each lane
 	VPCMPUW $2, Z1, Z2, K1      // at most what is allowed
@@ -67,9 +89,10 @@ line512:
 all512:
 	MOVL  BX, (DI)
 	MOVL  AX, 4(DI)
+	MOVL  R10, 8(DI)
 	NEGL  AX                    // carry: the mask is not empty
 	SBBQ  AX, AX
-	ANDQ  $8, AX
+	ANDQ  $16, AX
 	ADDQ  AX, DI                // keep the hit if so
 	SUBL  $32, CX
 	JLE   next512
@@ -88,7 +111,7 @@ next512:
 done512:
 	VZEROUPPER
 	SUBQ  hits+8(FP), DI
-	SHRQ  $3, DI
+	SHRQ  $4, DI
 	MOVQ  DI, nhits+24(FP)
 	SUBQ  full+16(FP), SI
 	SHRQ  $2, SI
@@ -134,8 +157,9 @@ TEXT ·sweepAVX2(SB), NOSPLIT, $0-40
 	MOVQ 0(AX), R8
 	MOVQ 8(AX), R9
 	MOVQ 16(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 32(AX), R12
+	MOVQ 24(AX), R14
+	MOVQ 32(AX), R11
+	MOVQ 64(AX), R12
 	VPBROADCASTW 40(AX), Y0     // the query's next word in 16 lanes
 	MOVQ 48(AX), R13
 	MOVL $0x0f0f0f0f, CX
@@ -150,8 +174,9 @@ TEXT ·sweepAVX2(SB), NOSPLIT, $0-40
 	JZ   done2
 
 bucket2:
-	MOVL  (R9), BX
-	MOVL  BX, (SI)
+	FETCH(fetch2, none2)
+	MOVL  (R9), BX              // flip: key bits below, their number above
+	MOVL  BX, (SI)              // in case the bucket is full
 	ADDQ  $4, R9
 	MOVL  BX, CX
 	SHRL  $16, CX
@@ -159,19 +184,8 @@ bucket2:
 	SUBL  CX, AX
 	VMOVD AX, X1
 	VPBROADCASTW X1, Y1
-	MOVWLZX BX, BX
-	XORL  R11, BX
-	IMULQ R12, BX
-	MOVQ  BX, DX
-	SHLQ  $6, DX
-	ADDQ  R8, DX
-	MOVWLZX (DX), CX
-	ANDL  $0x7fff, CX
-	XORL  AX, AX
-	CMPL  CX, R15
-	SETEQ AX
-	LEAQ  (SI)(AX*4), SI
-	INCL  CX
+	BUCKET()
+	LANES()
 	LINE()
 	ANDL  $-2, AX
 
@@ -183,9 +197,10 @@ line2:
 all2:
 	MOVL  BX, (DI)
 	MOVL  AX, 4(DI)
+	MOVL  R10, 8(DI)
 	NEGL  AX
 	SBBQ  AX, AX
-	ANDQ  $8, AX
+	ANDQ  $16, AX
 	ADDQ  AX, DI
 	SUBL  $32, CX
 	JLE   next2
@@ -201,51 +216,29 @@ next2:
 done2:
 	VZEROUPPER
 	SUBQ  hits+8(FP), DI
-	SHRQ  $3, DI
+	SHRQ  $4, DI
 	MOVQ  DI, nhits+24(FP)
 	SUBQ  full+16(FP), SI
 	SHRQ  $2, SI
 	MOVQ  SI, nfull+32(FP)
 	RET
 
-// func fetch(s *sweep)
-TEXT ·fetch(SB), NOSPLIT, $0-8
-	MOVQ s+0(FP), AX
-	MOVQ 0(AX), R8
-	MOVQ 8(AX), R9
-	MOVQ 16(AX), R10
-	MOVQ 24(AX), R11
-	MOVQ 32(AX), R12
-	MOVQ 64(AX), R13            // lines to fetch of each bucket
-	TESTQ R10, R10
-	JZ   fetched
-	TESTQ R13, R13
-	JZ   fetched
-
-fetchbucket:
-	MOVWLZX (R9), DX
-	ADDQ  $4, R9
-	XORL  R11, DX
-	IMULQ R12, DX
-	SHLQ  $6, DX
-	ADDQ  R8, DX
-	MOVQ  R13, CX
-
-fetchline:
-	PREFETCHT0 (DX)
-	ADDQ  $64, DX
-	DECQ  CX
-	JNZ   fetchline
-	DECQ  R10
-	JNZ   fetchbucket
-
-fetched:
-	RET
-
 // func fetchLine(p unsafe.Pointer)
 TEXT ·fetchLine(SB), NOSPLIT, $0-8
 	MOVQ p+0(FP), AX
 	PREFETCHT0 (AX)
+	RET
+
+// func fetchLines(at uintptr, n int)
+TEXT ·fetchLines(SB), NOSPLIT, $0-16
+	MOVQ at+0(FP), AX
+	MOVQ n+8(FP), CX
+
+fetchnext:
+	PREFETCHT0 (AX)
+	ADDQ $64, AX
+	DECQ CX
+	JNZ  fetchnext
 	RET
 
 // func ownLine(p unsafe.Pointer)

@@ -6,10 +6,11 @@
 // and at type kernel say why that is right.
 //
 // Registers:
-//	R8   first line of the table       R12  lines of a bucket
+//	R8   where the next address is     R12  lines to fetch ahead, of one bucket
 //	R9   next flip                     R13  bits a fingerprint may differ
 //	R10  flips left                    R14  points a bucket holds
-//	R11  the query's bucket            R1   where the next hit goes
+//	R11  where the address is of the bucket to fetch ahead
+//	R4   the table's memory            R1   where the next hit goes
 //	R5   number of the line            R2   where the next full bucket's flip goes
 //	R6   its address                   R7   lanes to look at from here
 //	R15  the mask                      R3   scratch
@@ -54,8 +55,10 @@ TEXT ·sweepNEON(SB), NOSPLIT, $0-40
 	MOVD 0(R0), R8
 	MOVD 8(R0), R9
 	MOVD 16(R0), R10
-	MOVD 24(R0), R11
-	MOVD 32(R0), R12
+	MOVD 24(R0), R4
+	MOVD 32(R0), R11
+	ADD  R11<<3, R8, R11
+	MOVD 64(R0), R12
 	MOVD 40(R0), R3
 	VDUP R3, V16.H8
 	MOVD 48(R0), R13
@@ -67,15 +70,26 @@ TEXT ·sweepNEON(SB), NOSPLIT, $0-40
 	CBZ  R10, done
 
 bucket:
+	CBZ  R12, none
+	MOVD (R11), R6
+	MOVD R12, R7
+
+ahead:
+	PRFM (R6), PLDL1KEEP
+	ADD  $64, R6
+	SUB  $1, R7
+	CBNZ R7, ahead
+
+none:
+	ADD  $8, R11
 	MOVWU.P 4(R9), R5           // flip: key bits below, their number above
 	MOVW R5, (R2)               // in case the bucket is full
 	SUB  R5>>16, R13, R3        // what the key differs by, the next word may not
 	ADD  $1, R3
 	VDUP R3, V19.B16
-	AND  $0xffff, R5
-	EOR  R11, R5                // the bucket
-	MUL  R12, R5                // its first line
-	ADD  R5<<6, R8, R6
+	MOVD.P 8(R8), R6
+	SUB  R4, R6, R5
+	LSR  $6, R5                 // its first line
 	MOVHU (R6), R7              // lane 0: the count and a flag
 	AND  $0x7fff, R7
 	CMP  R14, R7
@@ -96,9 +110,10 @@ line:
 all:
 	MOVW R5, (R1)
 	MOVW R15, 4(R1)
+	MOVW R10, 8(R1)
 	CMP  $0, R15
 	CSET NE, R3
-	ADD  R3<<3, R1              // keep the hit if the mask is not empty
+	ADD  R3<<4, R1              // keep the hit if the mask is not empty
 	SUBS $32, R7
 	BLE  next
 	ADD  $1, R5
@@ -112,7 +127,7 @@ next:
 done:
 	MOVD hits+8(FP), R3
 	SUB  R3, R1
-	LSR  $3, R1
+	LSR  $4, R1
 	MOVD R1, nhits+24(FP)
 	MOVD full+16(FP), R3
 	SUB  R3, R2
@@ -120,41 +135,22 @@ done:
 	MOVD R2, nfull+32(FP)
 	RET
 
-// func fetch(s *sweep)
-TEXT ·fetch(SB), NOSPLIT, $0-8
-	MOVD s+0(FP), R0
-	MOVD 0(R0), R8
-	MOVD 8(R0), R9
-	MOVD 16(R0), R10
-	MOVD 24(R0), R11
-	MOVD 32(R0), R12
-	MOVD 64(R0), R13            // lines to fetch of each bucket
-	CBZ  R10, fetched
-	CBZ  R13, fetched
-
-fetchbucket:
-	MOVWU.P 4(R9), R5
-	AND  $0xffff, R5
-	EOR  R11, R5
-	MUL  R12, R5
-	ADD  R5<<6, R8, R6
-	MOVD R13, R7
-
-fetchline:
-	PRFM (R6), PLDL1KEEP
-	ADD  $64, R6
-	SUB  $1, R7
-	CBNZ R7, fetchline
-	SUB  $1, R10
-	CBNZ R10, fetchbucket
-
-fetched:
-	RET
-
 // func fetchLine(p unsafe.Pointer)
 TEXT ·fetchLine(SB), NOSPLIT, $0-8
 	MOVD p+0(FP), R0
 	PRFM (R0), PLDL1KEEP
+	RET
+
+// func fetchLines(at uintptr, n int)
+TEXT ·fetchLines(SB), NOSPLIT, $0-16
+	MOVD at+0(FP), R0
+	MOVD n+8(FP), R1
+
+fetchnext:
+	PRFM (R0), PLDL1KEEP
+	ADD  $64, R0
+	SUB  $1, R1
+	CBNZ R1, fetchnext
 	RET
 
 // func ownLine(p unsafe.Pointer)

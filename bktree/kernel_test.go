@@ -10,7 +10,7 @@ import (
 
 // sweepPlain is a kernel as one would write it down.
 func sweepPlain(tb *table, flips []uint32, key, fp, allow int) (hits []hit, full []uint32) {
-	for _, flip := range flips {
+	for i, flip := range flips {
 		bucket := key ^ int(flip&0xffff)
 		fps, _ := tb.block(bucket)
 		count := int(fingerprint(fps, 0) &^ vacated)
@@ -18,11 +18,11 @@ func sweepPlain(tb *table, flips []uint32, key, fp, allow int) (hits []hit, full
 			full = append(full, flip)
 		}
 		for line := range tb.lines {
-			h := hit{line: uint32(bucket*tb.lines + line)}
-			for i := range lanes {
-				lane := line*lanes + i
+			h := hit{line: uint32(bucket*tb.stride() + line), left: uint32(len(flips) - i)}
+			for j := range lanes {
+				lane := line*lanes + j
 				if lane > 0 && lane <= count && bits.OnesCount16(fingerprint(fps, lane)^uint16(fp)) <= allow-int(flip>>16) {
-					h.mask |= 1 << i
+					h.mask |= 1 << j
 				}
 			}
 			if h.mask != 0 {
@@ -36,30 +36,36 @@ func sweepPlain(tb *table, flips []uint32, key, fp, allow int) (hits []hit, full
 // raceKernels compares every kernel with sweepPlain on a table that fill fills.
 func raceKernels(t *testing.T, l level, flips []uint32, key, fp, allow int, fill func(fps []uint64)) {
 	t.Helper()
-	tb := newTable(l)
+	tb := newTable(l, minIDBits)
 	for bucket := range tb.buckets() {
 		fps, _ := tb.block(bucket)
 		fill(fps)
 	}
 	wantHits, wantFull := sweepPlain(tb, flips, key, fp, allow)
+	var at []uintptr
+	for _, flip := range flips {
+		fps, _ := tb.block(key ^ int(flip&0xffff))
+		at = append(at, uintptr(unsafe.Pointer(&fps[0])))
+	}
+	at = append(at, at[:min(len(at), 1+key%bucketsAhead)]...)
 	for _, k := range kernels() {
 		// What is behind the room that was promised must stay as it is.
 		hits := make([]hit, len(flips)*l.lines+1)
 		full := make([]uint32, len(flips)+1)
-		hits[len(hits)-1], full[len(full)-1] = hit{7, 7}, 7
+		hits[len(hits)-1], full[len(full)-1] = hit{7, 7, 7, 7}, 7
 		s := &sweep{
 			fps: unsafe.Pointer(&tb.fps[0]), flips: unsafe.Pointer(&flips[0]), n: len(flips), key: key,
-			lines: l.lines, fp: fp, allow: allow, capacity: l.capacity(), ahead: l.lines,
+			stride: l.stride(), lines: l.lines, fp: fp, allow: allow, capacity: l.capacity(), at: unsafe.Pointer(&at[0]),
 		}
-		if k.fetch != nil {
-			k.fetch(s)
+		if k.fetches {
+			s.ahead, s.distance = 1+len(flips)%l.lines, len(at)-len(flips)
 		}
 		nhits, nfull := k.sweep(s, &hits[0], &full[0])
 		if !slices.Equal(hits[:nhits], wantHits) || !slices.Equal(full[:nfull], wantFull) {
 			t.Fatalf("%s: %d bits, %d lines, %d flips, key %#x, fingerprint %#x, %d allowed:\n%v, %v, want\n%v, %v",
 				k.name, l.bits, l.lines, len(flips), key, fp, allow, hits[:nhits], full[:nfull], wantHits, wantFull)
 		}
-		if hits[len(hits)-1] != (hit{7, 7}) || full[len(full)-1] != 7 {
+		if hits[len(hits)-1] != (hit{7, 7, 7, 7}) || full[len(full)-1] != 7 {
 			t.Fatalf("%s wrote beyond the end", k.name)
 		}
 		s.n = 0

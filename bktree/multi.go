@@ -1,6 +1,7 @@
 package bktree
 
 import (
+	"math/bits"
 	"sync/atomic"
 	"unsafe"
 )
@@ -25,8 +26,11 @@ type multi[P Point] struct {
 
 	// The writer's:
 	level     int // index in levels that the tables are to have; -1: none
+	end       int // IDs from here on were never given
+	idBits    int // the fewest of any table, while there are tables
 	build     *build
-	bins      *bins // nil but while there are tables to fill
+	bins      *bins                          // nil but while there are tables to fill
+	cuts      [maxBatch][maxWords + 2]uint16 // of file
 	suspended bool
 }
 
@@ -95,10 +99,10 @@ func (m *multi[P]) gather(ids []ID, into *[maxBatch]P) { m.store.gather(ids, int
 
 // expect fetches what drop is going to write to.
 func (m *multi[P]) expect(p P) {
-	if m.kernel.fetch == nil || m.level < 0 {
+	if !m.kernel.fetches || m.level < 0 {
 		return
 	}
-	var w [maxWords + 1]uint16
+	var w [maxWords + 2]uint16
 	cut(&p, &w)
 	n := int(m.n.Load())
 	for c := range m.words {
@@ -115,7 +119,7 @@ func (m *multi[P]) expect(p P) {
 
 func (m *multi[P]) drop(id ID, p P) {
 	if m.level >= 0 {
-		var w [maxWords + 1]uint16
+		var w [maxWords + 2]uint16
 		cut(&p, &w)
 		for c := range m.words {
 			t := m.tables[c].Load()
@@ -131,7 +135,7 @@ func (m *multi[P]) drop(id ID, p P) {
 }
 
 // copied returns the build under way if it has passed the bucket of a point.
-func (m *multi[P]) copied(w *[maxWords + 1]uint16) *build {
+func (m *multi[P]) copied(w *[maxWords + 2]uint16) *build {
 	if b := m.build; b != nil && b.from.address(w[b.word]) < b.next {
 		return b
 	}
@@ -199,11 +203,14 @@ func (m *multi[P]) plan(n int) {
 		if t.level == levels[m.level] && (t.dead <= 1024 || t.dead <= t.live) {
 			continue
 		}
-		to := newTable(levels[m.level])
-		if t.bits == to.bits {
+		if t.bits == levels[m.level].bits {
+			// Entries are copied, and a tag cannot get longer so.
+			to := newTable(levels[m.level], max(m.idBitsFor(m.level), t.idBits))
 			m.build = &build{word: c, from: t, to: to}
 			return
 		}
+		to := newTable(levels[m.level], m.idBitsFor(m.level))
+		m.idBits = min(m.idBits, to.idBits)
 		// All at once: writers wait for a few milliseconds, as there are at most
 		// some 600,000 points then. Bucket by bucket it takes ten times as long.
 		if m.bins == nil {
@@ -215,6 +222,19 @@ func (m *multi[P]) plan(n int) {
 		return
 	}
 	m.bins = nil
+	m.idBits = m.tables[0].Load().idBits
+	for c := range m.words {
+		m.idBits = min(m.idBits, m.tables[c].Load().idBits)
+	}
+}
+
+// idBitsFor returns how many bits of an entry are for the ID in a table of a level: so many
+// that IDs are not used up before the next level is reached, which is at most a
+// quarter further on when the last table of this one is replaced. The others are
+// for the tag.
+func (m *multi[P]) idBitsFor(level int) int {
+	most := max(levels[level].fits()*5/4, m.end*9/8) + maxBatch
+	return min(max(bits.Len(uint(most)), minIDBits), 32)
 }
 
 // advance goes on with a build.
@@ -237,7 +257,7 @@ func copyBucket(b *build) int {
 	from, to := b.from, b.to
 	fps, ids := from.block(b.next)
 	head := fingerprint(fps, 0)
-	if head&vacated == 0 && ids[0] == 0 && int(head) <= to.capacity() {
+	if head&vacated == 0 && ids[0] == 0 && int(head) <= to.capacity() && from.idBits == to.idBits {
 		f, d := to.block(b.next)
 		used := int(head) + 1
 		copy(f, fps[:(used+3)/4])
@@ -246,8 +266,9 @@ func copyBucket(b *build) int {
 		return int(head) / 2
 	}
 	work := 0
-	from.each(b.next, func(fp uint16, id ID) {
-		to.put(b.next, fp, id)
+	from.each(b.next, func(fp uint16, entry uint32) {
+		tag := entry >> from.idBits >> (to.idBits - from.idBits)
+		to.put(b.next, fp, uint32(from.id(entry))+1|tag<<to.idBits)
 		work += 4
 	})
 	return work

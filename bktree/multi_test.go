@@ -326,3 +326,30 @@ func TestMappedMemoryGoesWithTheIndex(t *testing.T) {
 		t.Errorf("%d of %d bytes are still mapped", left, held)
 	}
 }
+
+// TestIDsOutgrowTheTables: readers that for long keep IDs from being given again make them
+// larger than any table expects.
+func TestIDsOutgrowTheTables(t *testing.T) {
+	rnd := newRand(t)
+	x := New[Point256]()
+	m := x.structure.(*multi[Point256])
+	m.always = true
+	stay := distinct(rnd, clustered[Point256](rnd, 3000))
+	x.InsertBatch(stay, nil)
+	before := m.idBits
+	r := x.begin()
+	for m.end < 1<<before+100 {
+		p := random[Point256](rnd)
+		if x.Insert(p); m.end%1000 != 0 {
+			x.Remove(p)
+		}
+	}
+	x.end(r)
+	if m.idBits <= before {
+		t.Errorf("%d IDs, and tables for %d", m.end, 1<<m.idBits)
+	}
+	check(t, x)
+	for _, p := range stay[:100] {
+		likeScan(t, x, shaken(rnd, p, rnd.IntN(32)), 31, 0)
+	}
+}

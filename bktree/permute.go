@@ -123,8 +123,8 @@ func (n *network) cross(p *Point256, stage int) {
 }
 
 // cut returns the 16-bit words of a permuted point, lowest bits first, and how many
-// there are. The first follows again after the last: the words are a ring.
-func cut[P Point](p *P, w *[maxWords + 1]uint16) int {
+// there are. The first two follow again after the last: the words are a ring.
+func cut[P Point](p *P, w *[maxWords + 2]uint16) int {
 	n := 4
 	switch p := any(p).(type) {
 	case *Point64:
@@ -136,7 +136,7 @@ func cut[P Point](p *P, w *[maxWords + 1]uint16) int {
 		cut64(p[2], w[8:12])
 		cut64(p[3], w[12:16])
 	}
-	w[n] = w[0]
+	w[n], w[n+1] = w[0], w[1]
 	return n
 }
 
@@ -151,11 +151,11 @@ const (
 )
 
 // wordDistances counts the differing bits of each word of two permuted points.
-func wordDistances[P Point](a, b *P, d *[maxWords + 1]int8) int {
-	var wa, wb [maxWords + 1]uint16
+func wordDistances[P Point](a, b *P, d *[maxWords + 2]int8) int {
+	var wa, wb [maxWords + 2]uint16
 	n := cut(a, &wa)
 	cut(b, &wb)
-	for i := range n + 1 {
+	for i := range n + 2 {
 		d[i] = int8(bits.OnesCount16(wa[i] ^ wb[i]))
 	}
 	return n

@@ -11,21 +11,31 @@ import (
 type search struct {
 	sweeps     [maxWords]sweep
 	tables     [maxWords]*table
+	at         []uintptr // buckets of all words, in the order in which they are looked at
 	hits       []hit
 	full       [maxFlips]uint32
-	lanes      []candidate // id is the lane of the table until it is read there
+	lanes      []lane
 	candidates []candidate
-	budget     int // candidates left before giving up
+	query      [maxWords + 2]uint16 // its words
+	budget     int                  // candidates left before giving up
 
 	// Of chain: fields, because what a kernel is given escapes.
-	block sweep
-	flip  uint32
-	none  [1]uint32
+	block   sweep
+	blockAt uintptr
+	flip    uint32
+	none    [1]uint32
 }
 
-// candidate is a lane that passed the filter, or the ID found in it.
+// lane is one whose fingerprint passed the filter.
+type lane struct {
+	at    uint32 // in the table's memory, as entries
+	word  uint8
+	allow int8 // bits by which the word after may differ
+}
+
+// candidate is a point whose tag passed as well.
 type candidate struct {
-	id   uint32
+	id   ID
 	word uint32
 }
 
@@ -35,9 +45,10 @@ const (
 	maxFlips = 128
 	// Candidates collected before they are verified: enough for their memory accesses to overlap.
 	maxCandidates = 256
-	// Lines fetched ahead of the word that the kernel is at. The processor keeps few
-	// more on their way; asking for all of a search at once is a little slower.
-	fetchLines = 64
+	// Lines fetched ahead of the bucket that the kernel is at, and buckets at most.
+	// The processor keeps few more on their way.
+	linesAhead   = 64
+	bucketsAhead = 32
 )
 
 // Estimates, in nanoseconds, on the machine of the package comment. Only their
@@ -87,8 +98,8 @@ func (m *multi[P]) near(q P, into *nearest) {
 // prepare fills in the sweeps, one for each word that has a threshold. It
 // reports whether to go on: not without tables, nor when the scan is cheaper.
 func (m *multi[P]) prepare(q P, split *split, radius int, s *search) bool {
-	var w [maxWords + 1]uint16
-	cut(&q, &w)
+	w := &s.query
+	cut(&q, w)
 	n := int(m.n.Load())
 	cost := float64(costQuery)
 	for c := range m.words {
@@ -112,11 +123,15 @@ func (m *multi[P]) prepare(q P, split *split, radius int, s *search) bool {
 			flips:    unsafe.Pointer(&b.flips[0]),
 			n:        buckets,
 			key:      t.address(w[c]),
+			stride:   t.stride(),
 			lines:    t.lines,
 			fp:       int(w[c+1]),
 			allow:    allow,
 			capacity: t.capacity(),
-			ahead:    used,
+		}
+		if m.kernel.fetches {
+			s.sweeps[c].ahead = used
+			s.sweeps[c].distance = min(max(linesAhead/used, 2), bucketsAhead)
 		}
 		if need := maxFlips * t.lines; len(s.hits) < need {
 			s.hits = make([]hit, need)
@@ -125,8 +140,46 @@ func (m *multi[P]) prepare(q P, split *split, radius int, s *search) bool {
 	return cost < float64(n)*costScan(m.words, radius) || m.always
 }
 
-// sweep searches the tables. The lines of some words are fetched ahead of the
-// one that the kernel is at, so that they are there when it comes to them. It gives up, and
+// aim lists the buckets that the kernel is to look at, and has the first of them fetched. The
+// tables are kept from going away by s.tables and by the announcement of the reader.
+func (m *multi[P]) aim(s *search) {
+	total := 0
+	for c := range m.words {
+		total += s.sweeps[c].n
+	}
+	if need := total + bucketsAhead; len(s.at) < need {
+		s.at = make([]uintptr, need*2)
+	}
+	at := s.at[:total+bucketsAhead]
+	done := 0
+	for c := range m.words {
+		sw := &s.sweeps[c]
+		if sw.n == 0 {
+			continue
+		}
+		flips := balls[s.tables[c].bits].flips[:sw.n]
+		part := at[done : done+len(flips)]
+		base, bytes := uintptr(sw.fps), uintptr(sw.stride)*64
+		for i, flip := range flips {
+			part[i] = base + uintptr(sw.key^int(flip&0xffff))*bytes
+		}
+		done += len(flips)
+	}
+	for i := total; i < len(at); i++ {
+		at[i] = at[total-1] // there is nothing more to fetch, so something near
+	}
+	if m.kernel.fetches {
+		for c, i := 0, 0; c < m.words && i < bucketsAhead; c++ {
+			sw := &s.sweeps[c]
+			for k := 0; k < sw.n && i < sw.distance; k++ {
+				fetchLines(at[i], sw.ahead)
+				i++
+			}
+		}
+	}
+}
+
+// sweep searches the tables. It gives up, and
 // returns false, when there are so many candidates that a scan would have been
 // cheaper.
 func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) bool {
@@ -135,24 +188,17 @@ func (m *multi[P]) sweep(q P, split *split, s *search, into *nearest) bool {
 	if m.always {
 		s.budget = math.MaxInt
 	}
-	fetched, ahead := 0, 0 // words fetched, and lines of those not swept yet
+	m.aim(s)
+	done := 0
 	for c := range m.words {
 		sw := &s.sweeps[c]
-		if m.kernel.fetch != nil {
-			for ; fetched < m.words && (fetched <= c || ahead < fetchLines); fetched++ {
-				next := &s.sweeps[fetched]
-				if next.n > 0 {
-					m.kernel.fetch(next)
-					ahead += next.n * next.ahead
-				}
-			}
-			ahead -= sw.n * sw.ahead
-		}
 		for from, n := 0, sw.n; from < n; from += maxFlips {
 			sw.flips = unsafe.Pointer(&balls[s.tables[c].bits].flips[from])
+			sw.at = unsafe.Pointer(&s.at[done])
 			sw.n = min(n-from, maxFlips)
+			done += sw.n
 			hits, full := m.kernel.sweep(sw, &s.hits[0], &s.full[0])
-			m.collect(c, s.hits[:hits], s)
+			m.collect(c, split, s.hits[:hits], s)
 			if len(s.lanes) >= maxCandidates {
 				m.verify(q, split, s, into)
 			}
@@ -173,9 +219,10 @@ func (m *multi[P]) chain(q P, split *split, c int, flip uint32, s *search, into 
 	t := s.tables[c]
 	block := &s.block
 	*block = s.sweeps[c]
+	_, ids := t.block(block.key ^ int(flip&0xffff))
 	s.flip = flip &^ 0xffff // nothing to flip, but the bucket differs in as many bits
-	block.flips, block.n, block.key = unsafe.Pointer(&s.flip), 1, 0
-	ids := t.ids[(s.sweeps[c].key^int(flip&0xffff))*t.lines*lanes:]
+	block.at, block.flips, block.n, block.key = unsafe.Pointer(&s.blockAt), unsafe.Pointer(&s.flip), 1, 0
+	block.ahead = 0
 	for {
 		next := int(atomic.LoadUint32(&ids[0]))
 		if next == 0 {
@@ -184,13 +231,13 @@ func (m *multi[P]) chain(q P, split *split, c int, flip uint32, s *search, into 
 		var fps []uint64
 		fps, ids = t.block(next)
 		block.fps = unsafe.Pointer(&fps[0])
+		s.blockAt = uintptr(block.fps)
 		hits, _ := m.kernel.sweep(block, &s.hits[0], &s.none[0])
 		for _, h := range s.hits[:hits] {
 			for mask := h.mask; mask != 0; mask &= mask - 1 {
-				lane := int(h.line)*lanes + bits.TrailingZeros32(mask)
-				if id := atomic.LoadUint32(&ids[lane]); id != noPoint {
-					s.candidates = append(s.candidates, candidate{id - 1, uint32(c)})
-				}
+				at := int(h.line)*lanes + bits.TrailingZeros32(mask)
+				allow := block.allow - int(flip>>16) - bits.OnesCount16(fingerprint(fps, at)^s.query[c+1])
+				s.judge(t, atomic.LoadUint32(&ids[at]), c, allow+int(split[c+2])+1)
 			}
 		}
 		s.budget-- // for the block
@@ -203,34 +250,48 @@ func (m *multi[P]) chain(q P, split *split, c int, flip uint32, s *search, into 
 	}
 }
 
-// collect notes the lanes of the hits and fetches their IDs ahead: to wait for each
-// would cost more than everything else.
-func (m *multi[P]) collect(c int, hits []hit, s *search) {
-	ids := s.tables[c].ids
+// collect notes the lanes of the hits, and how far the word after the fingerprint may differ in each, and
+// fetches their entries ahead: to wait for each would cost more than everything else.
+func (m *multi[P]) collect(c int, split *split, hits []hit, s *search) {
+	t, sw := s.tables[c], &s.sweeps[c]
+	flips := unsafe.Slice((*uint32)(sw.flips), sw.n)
 	for _, h := range hits {
+		flip := flips[sw.n-int(h.left)]
+		first := (sw.key ^ int(flip&0xffff)) * sw.stride
+		line := int(h.line)
+		ids := (2*line - first + sw.lines) * lineWords * 2
+		allow := sw.allow - int(flip>>16) + int(split[c+2]) + 1
 		for mask := h.mask; mask != 0; mask &= mask - 1 {
-			lane := h.line*lanes + uint32(bits.TrailingZeros32(mask))
-			s.lanes = append(s.lanes, candidate{lane, uint32(c)})
-			if m.kernel.fetch != nil {
-				fetchLine(unsafe.Pointer(&ids[lane]))
+			i := bits.TrailingZeros32(mask)
+			differ := bits.OnesCount16(fingerprint(t.fps[line*lineWords:], i) ^ s.query[c+1])
+			s.lanes = append(s.lanes, lane{uint32(ids + i), uint8(c), int8(allow - differ)})
+			if m.kernel.fetches {
+				fetchLine(unsafe.Pointer(&t.ids[ids+i]))
 			}
 		}
 	}
 }
 
+// judge takes an entry of table c for a candidate unless its tag differs in more bits than allowed.
+func (s *search) judge(t *table, entry uint32, c, allow int) {
+	if entry == noPoint || bits.OnesCount32(entry>>t.idBits^t.tag(s.query[c+2])) > allow {
+		return
+	}
+	s.candidates = append(s.candidates, candidate{t.id(entry), uint32(c)})
+}
+
 // verify reports the candidates that are within the radius, each from one word only.
 func (m *multi[P]) verify(q P, split *split, s *search, into *nearest) {
 	for _, l := range s.lanes {
-		if id := atomic.LoadUint32(&s.tables[l.word].ids[l.id]); id != noPoint {
-			s.candidates = append(s.candidates, candidate{id - 1, l.word})
-		}
+		t := s.tables[l.word]
+		s.judge(t, atomic.LoadUint32(&t.ids[l.at]), int(l.word), int(l.allow))
 	}
 	// Not before the IDs were read: put stores a point before its ID, so these
 	// segments have the points of all candidates.
-	s.budget -= len(s.candidates)
+	s.budget -= len(s.candidates) + len(s.lanes)/4
 	segments := *m.store.segments.Load()
 	shift := segmentBits[P]()
-	if m.kernel.fetch != nil {
+	if m.kernel.fetches {
 		for _, c := range s.candidates {
 			at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
 			if at < len(segments) && segments[at] != nil && slot < len(segments[at].points) {
@@ -251,10 +312,10 @@ func (m *multi[P]) verify(q P, split *split, s *search, into *nearest) {
 		if d > into.radius {
 			continue
 		}
-		var words [maxWords + 1]int8
+		var words [maxWords + 2]int8
 		wordDistances(&q, &points[slot], &words)
 		if split.starts(&words, m.words) == int(c.word) {
-			into.add(ID(c.id), d)
+			into.add(c.id, d)
 		}
 	}
 	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]

@@ -9,7 +9,7 @@ const maxThreshold = 4
 // A split gives each word of the ring a threshold, so that a search needs to
 // look only at points that are within it in some word; see the package comment for why
 // that is exact. A word with the threshold -1 is never looked up.
-type split [maxWords + 1]int8
+type split [maxWords + 2]int8
 
 // splits holds the split for each radius, for points of 4 and of 16 words:
 // thresholds as equal as possible, because the number of keys grows twelvefold
@@ -28,7 +28,7 @@ func makeSplits(words int) []split {
 			// The sum of (threshold + 1) is radius + 1.
 			all[radius][c] = int8((c+1)*(radius+1)/words - c*(radius+1)/words - 1)
 		}
-		all[radius][words] = all[radius][0]
+		all[radius][words], all[radius][words+1] = all[radius][0], all[radius][1]
 	}
 	return all
 }
@@ -46,12 +46,13 @@ func splitFor(words, radius int) *split {
 }
 
 // starts reports the first word from which a point at the given distances word by
-// word can be found: where it is within the threshold, and with the next word together within both.
+// word can be found: where it is within the threshold, with the next word together within both, and with
+// the one after within all three.
 // The ring lemma says that there is one if the point is within the radius. It is the
 // only word from which the point is reported, so that it is reported once.
-func (s *split) starts(d *[maxWords + 1]int8, words int) int {
+func (s *split) starts(d *[maxWords + 2]int8, words int) int {
 	for c := range words {
-		if d[c] <= s[c] && d[c]+d[c+1] <= s[c]+s[c+1]+1 {
+		if d[c] <= s[c] && d[c]+d[c+1] <= s[c]+s[c+1]+1 && d[c]+d[c+1]+d[c+2] <= s[c]+s[c+1]+s[c+2]+2 {
 			return c
 		}
 	}

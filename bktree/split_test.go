@@ -27,14 +27,14 @@ func TestRing(t *testing.T) {
 				}
 				sum += int(s[c]) + 1
 			}
-			if sum != radius+1 || s[words] != s[0] {
+			if sum != radius+1 || s[words] != s[0] || s[words+1] != s[1] {
 				t.Fatalf("radius %d: thresholds %v", radius, s)
 			}
 			for range 2000 {
 				d := scatter(rnd, words, rnd.IntN(radius+1))
 				if c := s.starts(&d, words); c < 0 {
 					t.Fatalf("radius %d: distances %v are found from no word", radius, d)
-				} else if s[c] < 0 || d[c] > s[c] || d[c]+d[c+1] > s[c]+s[c+1]+1 {
+				} else if s[c] < 0 || d[c] > s[c] || d[c]+d[c+1] > s[c]+s[c+1]+1 || d[c]+d[c+1]+d[c+2] > s[c]+s[c+1]+s[c+2]+2 {
 					t.Fatalf("radius %d: distances %v are not found from word %d", radius, d, c)
 				}
 			}
@@ -46,7 +46,7 @@ func TestRing(t *testing.T) {
 }
 
 // scatter puts n differing bits into words, sometimes many into few.
-func scatter(rnd *rand.Rand, words, n int) (d [maxWords + 1]int8) {
+func scatter(rnd *rand.Rand, words, n int) (d [maxWords + 2]int8) {
 	among := 1 + rnd.IntN(words)
 	first := rnd.IntN(words)
 	for n > 0 {
@@ -58,7 +58,7 @@ func scatter(rnd *rand.Rand, words, n int) (d [maxWords + 1]int8) {
 		d[c]++
 		n--
 	}
-	d[words] = d[0]
+	d[words], d[words+1] = d[0], d[1]
 	return d
 }
 
@@ -161,7 +161,7 @@ func skew(points []Point256) (mean, worst float64) {
 	var within [maxWords]int
 	for i := range points {
 		for j := range i {
-			var d [maxWords + 1]int8
+			var d [maxWords + 2]int8
 			wordDistances(&points[i], &points[j], &d)
 			for c := range within {
 				if d[c] <= 1 {
