@@ -214,7 +214,7 @@ func benchLookups(b *testing.B, callers, batch int, ask func(ctx context.Context
 
 // BenchmarkLookup asks for one hash at a time, over TCP.
 func BenchmarkLookup(b *testing.B) {
-	for _, callers := range []int{1, 16, 64} {
+	for _, callers := range []int{1, 16, 32, 64} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
 			benchLookups(b, callers, 1, func(ctx context.Context, c pb.LookupServiceClient, next func() []*pb.LookupRequest, took func(time.Duration)) error {
 				for r := next(); r != nil; r = next() {

@@ -299,19 +299,25 @@ func (s *Server) finish(ctx context.Context, method string, start time.Time, err
 	st := statusOf(err)
 	took := time.Since(start)
 	s.metrics.call(method, st.Code(), took)
-	level := slog.LevelDebug
+	level, c := slog.LevelDebug, callerOf(ctx)
+	trouble := err != nil && st.Code() != codes.Canceled && troubled(err)
+	switch {
+	case trouble:
+		level = slog.LevelError
+	case c != nil && needs[method] != ScopeLookup:
+		level = slog.LevelInfo
+	}
+	if !s.log.Enabled(ctx, level) {
+		return st.Err()
+	}
 	attrs := []slog.Attr{slog.String("method", method), slog.String("code", st.Code().String()), slog.Duration("took", took)}
-	if c := callerOf(ctx); c != nil {
+	if c != nil {
 		attrs = append(attrs, slog.String("caller", c.name))
-		if needs[method] != ScopeLookup {
-			level = slog.LevelInfo
-		}
 	}
 	if p := peerOf(ctx); p.Addr != nil {
 		attrs = append(attrs, slog.String("peer", p.Addr.String()))
 	}
-	if err != nil && st.Code() != codes.Canceled && troubled(err) {
-		level = slog.LevelError
+	if trouble {
 		attrs = append(attrs, errorText(err))
 	}
 	s.log.LogAttrs(ctx, level, "call", attrs...)
