@@ -21,7 +21,8 @@ const module = "github.com/tocsin-fed/tocsin"
 var mayImport = map[string][]string{
 	"bktree":             {},
 	"hashlist":           {"bktree"}, // alone, so that the index can change its inside unnoticed
-	"hashlist/imagehash": {"hashlist"},
+	"hashlist/imagehash": {"hashlist", "hashlist/luma"},
+	"hashlist/luma":      {},
 	"hashlist/rules":     {"hashlist"}, // so that the heart does not link a compiler
 	"exchange":           {"hashlist"},
 	"exchange/source":    {"exchange", "hashlist"}, // is handed the guarded client

@@ -1,6 +1,10 @@
 package imagehash
 
-import "image"
+import (
+	"image"
+
+	"github.com/tocsin-fed/tocsin/hashlist/luma"
+)
 
 // reduce blurs a picture and samples it down to a tile. The blur is two passes
 // of a box filter along rows and two along columns, each window a 128th of the
@@ -24,14 +28,14 @@ import "image"
 func reduce(img image.Image, out *tile) {
 	b := img.Bounds()
 	w, h := b.Dx(), b.Dy()
-	src := newLumaSource(img)
-	row := make([]uint32, w)
+	src := luma.NewSource(img)
+	row := make([]uint32, w, w+7) // luma.Weigh reads on to a multiple of 8
 	if w == side && h == side {
 		// The reference takes such a picture as reduced already.
 		for y := range side {
-			src.read(row, y)
+			src.Read(row, y)
 			for x, v := range row {
-				out[y*side+x] = float32(float64(v) / lumaUnit)
+				out[y*side+x] = float32(float64(v) / luma.Unit)
 			}
 		}
 		return
@@ -46,7 +50,7 @@ func reduce(img image.Image, out *tile) {
 		for k := range win.size {
 			if y := win.start + k; !have || y != at {
 				// Windows overlap by a row at most: the last one is all there is to keep.
-				src.read(row, y)
+				src.Read(row, y)
 				across.sum(row, &sums)
 				at, have = y, true
 			}
@@ -56,7 +60,7 @@ func reduce(img image.Image, out *tile) {
 			}
 		}
 		for j, v := range acc {
-			out[i*side+j] = float32(v * win.scale / lumaUnit)
+			out[i*side+j] = float32(v * win.scale / luma.Unit)
 		}
 	}
 }
@@ -66,7 +70,7 @@ func reduce(img image.Image, out *tile) {
 type span struct {
 	start, size int
 	scale       float64
-	whole       []uint32  // the weights where no window is cut, at most win
+	whole       []uint32  // the weights where no window is cut, at most win, and zeros up to a multiple of 8
 	cut         []float64 // the weights where one is cut by the picture's edge
 }
 
@@ -88,8 +92,8 @@ func newAxis(n int) *axis {
 	ahead := (win+2)/2 - 1
 	back := win - 1 - ahead
 	// Box upon box is a triangle.
-	triangle := make([]uint32, 2*win-1)
-	for i := range triangle {
+	triangle := make([]uint32, (2*win-1+7)&^7)
+	for i := range 2*win - 1 {
 		triangle[i] = uint32(min(i+1, 2*win-1-i))
 	}
 	var a axis
@@ -128,14 +132,7 @@ func (a *axis) sum(row []uint32, out *[side]float64) {
 			out[i] = sum
 			continue
 		}
-		// 18 bits of luma and the square of a window: 52 bits for a side of 16
-		// million pixels.
-		var sum uint64
-		weights := s.whole[:len(px)]
-		for k, v := range px {
-			sum += uint64(v) * uint64(weights[k])
-		}
-		out[i] = float64(sum) * s.scale
+		out[i] = float64(luma.Weigh(px, s.whole)) * s.scale
 	}
 }
 

@@ -3,6 +3,8 @@ package imagehash
 import (
 	"image"
 	"math"
+
+	"github.com/tocsin-fed/tocsin/hashlist/luma"
 )
 
 // pHash and dHash are taken from pictures of these sizes.
@@ -36,7 +38,7 @@ func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
 	// does not look at them either.
 	switch m := img.(type) {
 	case *image.Gray:
-		grey := shrinkPlane(w, h, m.Pix, m.Stride)
+		grey := shrinkPlane(w, h, 1, 1, m.Pix, m.Stride)
 		for i, size := range thumbnailSizes {
 			t := image.NewGray(image.Rectangle{Max: size})
 			spread(t.Pix, 1, grey[i], 0)
@@ -59,18 +61,19 @@ func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
 		default:
 			return small, false
 		}
-		luma := shrinkPlane(w, h, m.Y, m.YStride)
-		chroma := shrink(w, h, sx, sy, func(words []uint64, y int) {
-			cb, cr := m.Cb[y*m.CStride:][:len(words)], m.Cr[y*m.CStride:][:len(words)]
-			for x := range words {
-				words[x] = uint64(cb[x]) | uint64(cr[x])<<32
-			}
-		})
+		y := shrinkPlane(w, h, 1, 1, m.Y, m.YStride)
+		cb, cr, shift := [2][]uint64{}, [2][]uint64{}, 0
+		if luma.Vectors() {
+			cb, cr = shrinkPlane(w, h, sx, sy, m.Cb, m.CStride), shrinkPlane(w, h, sx, sy, m.Cr, m.CStride)
+		} else {
+			cb = shrinkPairs(w, h, sx, sy, m.Cb, m.Cr, m.CStride)
+			cr, shift = cb, 32
+		}
 		for i, size := range thumbnailSizes {
 			t := image.NewYCbCr(image.Rectangle{Max: size}, image.YCbCrSubsampleRatio444)
-			spread(t.Y, 1, luma[i], 0)
-			spread(t.Cb, 1, chroma[i], 0)
-			spread(t.Cr, 1, chroma[i], 32)
+			spread(t.Y, 1, y[i], 0)
+			spread(t.Cb, 1, cb[i], 0)
+			spread(t.Cr, 1, cr[i], shift)
 			small[i] = t
 		}
 	case *image.RGBA:
@@ -142,27 +145,42 @@ func shrink(w, h, sx, sy int, read func(words []uint64, y int)) (out [2][]uint64
 	return out
 }
 
-// shrinkPlane is shrink for samples of one kind, one for each pixel. The words
-// it returns have one sample.
-func shrinkPlane(w, h int, pix []uint8, stride int) (out [2][]uint64) {
+// shrinkPairs is shrink for two planes of samples, the first in the lower halves.
+func shrinkPairs(w, h, sx, sy int, first, second []uint8, stride int) [2][]uint64 {
+	return shrink(w, h, sx, sy, func(words []uint64, y int) {
+		a, b := first[y*stride:][:len(words)], second[y*stride:][:len(words)]
+		for x := range words {
+			words[x] = uint64(a[x]) | uint64(b[x])<<32
+		}
+	})
+}
+
+// shrinkPlane is shrink for samples of one kind. The words it returns have one sample.
+func shrinkPlane(w, h, sx, sy int, pix []uint8, stride int) (out [2][]uint64) {
+	if luma.Vectors() {
+		if out, ok := shrinkVector(w, h, sx, sy, pix, stride); ok {
+			return out
+		}
+	}
 	var across [2]interleaved
 	var down [2]columns
+	n := (w + sx - 1) / sx
 	for i, size := range thumbnailSizes {
 		var ok bool
-		if across[i], ok = interleave(newKernel(w, size.X, 1), w); !ok {
+		if across[i], ok = interleave(newKernel(w, size.X, sx), n); !ok {
 			// A picture narrower than that.
-			return shrink(w, h, 1, 1, func(words []uint64, y int) {
-				for x, v := range pix[y*stride:][:w] {
+			return shrink(w, h, sx, sy, func(words []uint64, y int) {
+				for x, v := range pix[y*stride:][:n] {
 					words[x] = uint64(v)
 				}
 			})
 		}
-		down[i] = newColumns(h, size, 1)
+		down[i] = newColumns(h, size, sy)
 	}
 	narrow := make([]uint64, thumbnailSizes[0].X)
-	for y := range h {
+	for y := range (h + sy - 1) / sy {
 		for i, size := range thumbnailSizes {
-			across[i].filter(pix[y*stride:][:w], narrow[:size.X])
+			across[i].filter(pix[y*stride:][:n], narrow[:size.X])
 			down[i].add(narrow[:size.X], y)
 		}
 	}
@@ -170,6 +188,44 @@ func shrinkPlane(w, h int, pix []uint8, stride int) (out [2][]uint64) {
 		out[i] = down[i].finish()
 	}
 	return out
+}
+
+// shrinkVector is shrinkPlane with a sum for each window. It fails where a weight is too large for it: at
+// the edges of a very long side, where many weights fall on one sample.
+func shrinkVector(w, h, sx, sy int, pix []uint8, stride int) (out [2][]uint64, ok bool) {
+	var across [2]kernel
+	var weights [2][][]uint16
+	var down [2]columns
+	for i, size := range thumbnailSizes {
+		across[i], down[i] = newKernel(w, size.X, sx), newColumns(h, size, sy)
+		weights[i] = make([][]uint16, len(across[i]))
+		for j := range across[i] {
+			from := across[i][j].weights
+			short := make([]uint16, (len(from)+15)&^15)
+			for k, weight := range from {
+				if weight > math.MaxInt16 {
+					return out, false
+				}
+				short[k] = uint16(weight)
+			}
+			weights[i][j] = short
+		}
+	}
+	narrow := make([]uint64, thumbnailSizes[0].X)
+	for y := range (h + sy - 1) / sy {
+		row := pix[y*stride:]
+		for i, size := range thumbnailSizes {
+			for j := range across[i] {
+				p := &across[i][j]
+				narrow[j] = uint64(luma.WeighBytes(row[p.start:], weights[i][j]) / p.sum)
+			}
+			down[i].add(narrow[:size.X], y)
+		}
+	}
+	for i := range down {
+		out[i] = down[i].finish()
+	}
+	return out, true
 }
 
 // A kernel is what the samples of a side become: for each of its places, the

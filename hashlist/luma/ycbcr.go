@@ -1,4 +1,4 @@
-package imagehash
+package luma
 
 import (
 	"image"
@@ -77,17 +77,20 @@ func (c *chromaRow) load(m *image.YCbCr, at, n int) {
 func (c *chromaRow) ycbcrRow(row []uint32, m *image.YCbCr, y int) {
 	left := m.Rect.Min.X
 	at := m.COffset(left, y)
+	if vectors && vectorRow(row, m, y) {
+		return
+	}
 	c.load(m, at, m.COffset(left+len(row)-1, y)-at+1)
 	luma := m.Y[m.YOffset(left, y):]
 	luma = luma[:len(row)]
-	switch {
-	case m.SubsampleRatio == image.YCbCrSubsampleRatio444, m.SubsampleRatio == image.YCbCrSubsampleRatio440:
+	switch sharing(m) {
+	case 1:
 		for x := single(row, luma, c.lanes); x < len(row); {
 			row[x] = c.clamped(m, luma[x], x)
 			x++
 			x += single(row[x:], luma[x:], c.lanes[x:])
 		}
-	case left >= 0 && left%2 == 0 && (m.SubsampleRatio == image.YCbCrSubsampleRatio422 || m.SubsampleRatio == image.YCbCrSubsampleRatio420):
+	case 2:
 		pairs := len(row) / 2
 		for i := double(row, luma, c.lanes[:pairs]); i < pairs; {
 			row[2*i], row[2*i+1] = c.clamped(m, luma[2*i], i), c.clamped(m, luma[2*i+1], i)
@@ -103,6 +106,46 @@ func (c *chromaRow) ycbcrRow(row []uint32, m *image.YCbCr, y int) {
 		}
 	}
 }
+
+// sharing says how many pixels of a row share chroma, all of them in the same way from the first on; 0
+// for what is rare.
+func sharing(m *image.YCbCr) int {
+	left := m.Rect.Min.X
+	switch m.SubsampleRatio {
+	case image.YCbCrSubsampleRatio444, image.YCbCrSubsampleRatio440:
+		return 1
+	case image.YCbCrSubsampleRatio422, image.YCbCrSubsampleRatio420:
+		if left >= 0 && left%2 == 0 {
+			return 2
+		}
+	}
+	return 0
+}
+
+// vectorRow is ycbcrRow with vector instructions, which do not mind what must be clamped. It reports
+// whether the row was long enough and of a kind that they know.
+func vectorRow(row []uint32, m *image.YCbCr, y int) bool {
+	left, share := m.Rect.Min.X, sharing(m)
+	n := len(row) &^ (8*share - 1)
+	if share == 0 || n == 0 {
+		return false
+	}
+	luma := m.Y[m.YOffset(left, y):][:len(row)]
+	chroma := (len(row) + share - 1) / share
+	at := m.COffset(left, y)
+	cb, cr := m.Cb[at:][:chroma], m.Cr[at:][:chroma]
+	if share == 1 {
+		lumaSingles(&row[0], &luma[0], &cb[0], &cr[0], n)
+	} else {
+		lumaPairs(&row[0], &luma[0], &cb[0], &cr[0], n)
+	}
+	for x := n; x < len(row); x++ {
+		row[x] = lumaOf(luma[x], cb[x/share], cr[x/share])
+	}
+	return true
+}
+
+func lumaOf(y, cb, cr uint8) uint32 { return luma(color.YCbCrToRGB(y, cb, cr)) }
 
 // single converts pixels that have chroma each, up to the first that must be
 // clamped, and returns how many.
@@ -137,5 +180,5 @@ func double(row []uint32, luma []uint8, lanes []uint64) int {
 
 // clamped is the luma of a pixel of which nothing need be true.
 func (c *chromaRow) clamped(m *image.YCbCr, y uint8, i int) uint32 {
-	return luma(color.YCbCrToRGB(y, m.Cb[c.at+i], m.Cr[c.at+i]))
+	return lumaOf(y, m.Cb[c.at+i], m.Cr[c.at+i])
 }
