@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // The benchmarks that compare take turns within one run: ratios count, for the
@@ -144,7 +145,9 @@ func filled[P Point](points []P) *Index[P] {
 }
 
 func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radius int) {
-	var index, plain, scan []time.Duration
+	m := x.structure.(*multi[P])
+	var index, plain, scan, only []time.Duration
+	lines, s := 0, new(search)
 	var dst, want []Neighbour
 	distances := func(ns []Neighbour) (d []int) {
 		seen := make(map[ID]bool)
@@ -173,7 +176,7 @@ func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radi
 			plain = append(plain, time.Since(start))
 			start = time.Now()
 			into := nearest{radius: radius}
-			x.structure.(*multi[P]).store.scan(permute(q), &into)
+			m.store.scan(permute(q), &into)
 			scan = append(scan, time.Since(start))
 			dst, _ = x.Near(q, radius, 0, dst[:0])
 			for j := range want { // identical points are one, with the first one's ID here
@@ -185,6 +188,11 @@ func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radi
 		}
 		for k := range 50 { // the loop has emptied the caches, which is not the index's fault
 			dst, _ = x.Near(queries[(i+k+9999)%len(queries)], radius, 0, dst[:0])
+		}
+		for k := range 200 {
+			if took, n := onlyLines(m, queries[(i+k+7777)%len(queries)], radius, s); n > 0 {
+				only, lines = append(only, took), lines+n
+			}
 		}
 	}
 	if len(plain) == 0 {
@@ -198,6 +206,39 @@ func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radi
 	b.ReportMetric(float64(quantile(scan, 0.5))/1e3, "scan-us")
 	b.ReportMetric(float64(quantile(plain, 0.5))/float64(half), "loops")
 	b.ReportMetric(float64(x.Stats().Bytes)/float64(x.Stats().Points), "B/point")
+	if len(only) > 0 {
+		b.ReportMetric(float64(lines)/float64(len(only)), "lines")
+		b.ReportMetric(float64(quantile(only, 0.5))/1e3, "lines-us")
+	}
+}
+
+var sink uint64
+
+// onlyLines reads the lines of fingerprints that a search of the tables reads, as fast as this
+// machine's memory gives them, and looks at none: what no search of this kind can beat.
+func onlyLines[P Point](m *multi[P], q P, radius int, s *search) (took time.Duration, n int) {
+	split := splitFor(m.words, radius)
+	if split == nil || !m.kernel.fetches || !m.prepare(permute(q), split, radius, s) {
+		return 0, 0
+	}
+	start := time.Now()
+	m.aim(s)
+	i, sum := 0, uint64(0)
+	for c := range m.words {
+		sw := &s.sweeps[c]
+		for range sw.n {
+			fetchBuckets(&s.at[i+sw.distance], 1, sw.ahead)
+			first := *(*unsafe.Pointer)(unsafe.Pointer(&s.at[i]))
+			for l := range sw.ahead {
+				sum += *(*uint64)(unsafe.Add(first, l*64))
+			}
+			i++
+			n += sw.ahead
+		}
+	}
+	took = time.Since(start)
+	sink += sum
+	return took, n
 }
 
 func quantile[T cmp.Ordered](v []T, q float64) T {

@@ -60,12 +60,15 @@ const low16 = 0x0001_0001_0001_0001 // one in each lane
 
 // sweepGo counts the bits of four lanes in each step.
 func sweepGo(s *sweep, hits *hit, full *uint32) (nhits, nfull int) {
+	if s.n == 0 {
+		return 0, 0
+	}
 	flips := unsafe.Slice((*uint32)(s.flips), s.n)
 	query := uint64(s.fp) * low16
+	if s.ahead > 0 { // all at once: a call for each would cost a fifth of the time
+		fetchBuckets((*uintptr)(unsafe.Add(s.at, s.distance*8)), s.n, s.ahead)
+	}
 	for i, flip := range flips {
-		if s.ahead > 0 {
-			fetchLines(*(*uintptr)(unsafe.Add(s.at, (i+s.distance)*8)), s.ahead)
-		}
 		bucket := s.key ^ int(flip&0xffff)
 		allow := (uint64(s.allow)-uint64(flip>>16))*low16 | 0x8000*low16
 		line := bucket * s.stride

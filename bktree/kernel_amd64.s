@@ -229,16 +229,24 @@ TEXT ·fetchLine(SB), NOSPLIT, $0-8
 	PREFETCHT0 (AX)
 	RET
 
-// func fetchLines(at uintptr, n int)
-TEXT ·fetchLines(SB), NOSPLIT, $0-16
-	MOVQ at+0(FP), AX
-	MOVQ n+8(FP), CX
+// func fetchBuckets(at *uintptr, n, lines int)
+TEXT ·fetchBuckets(SB), NOSPLIT, $0-24
+	MOVQ at+0(FP), SI
+	MOVQ n+8(FP), DX
+	MOVQ lines+16(FP), BX
 
-fetchnext:
+fetchbucket:
+	MOVQ (SI), AX
+	ADDQ $8, SI
+	MOVQ BX, CX
+
+fetchline:
 	PREFETCHT0 (AX)
 	ADDQ $64, AX
 	DECQ CX
-	JNZ  fetchnext
+	JNZ  fetchline
+	DECQ DX
+	JNZ  fetchbucket
 	RET
 
 // func ownLine(p unsafe.Pointer)

@@ -18,8 +18,10 @@ func sweepNEON(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 //go:noescape
 func fetchLine(p unsafe.Pointer)
 
-// fetchLines asks for n cache lines from an address on, n > 0.
-func fetchLines(at uintptr, n int)
+// fetchBuckets asks for so many lines of each of n buckets, of which at is the first's address. Neither is 0.
+//
+//go:noescape
+func fetchBuckets(at *uintptr, n, lines int)
 
 // ownLine asks for one cache line, to write to it.
 //

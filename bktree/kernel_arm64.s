@@ -141,16 +141,23 @@ TEXT ·fetchLine(SB), NOSPLIT, $0-8
 	PRFM (R0), PLDL1KEEP
 	RET
 
-// func fetchLines(at uintptr, n int)
-TEXT ·fetchLines(SB), NOSPLIT, $0-16
+// func fetchBuckets(at *uintptr, n, lines int)
+TEXT ·fetchBuckets(SB), NOSPLIT, $0-24
 	MOVD at+0(FP), R0
 	MOVD n+8(FP), R1
+	MOVD lines+16(FP), R2
 
-fetchnext:
-	PRFM (R0), PLDL1KEEP
-	ADD  $64, R0
+fetchbucket:
+	MOVD.P 8(R0), R3
+	MOVD R2, R4
+
+fetchline:
+	PRFM (R3), PLDL1KEEP
+	ADD  $64, R3
+	SUB  $1, R4
+	CBNZ R4, fetchline
 	SUB  $1, R1
-	CBNZ R1, fetchnext
+	CBNZ R1, fetchbucket
 	RET
 
 // func ownLine(p unsafe.Pointer)

@@ -168,13 +168,10 @@ func (m *multi[P]) aim(s *search) {
 	for i := total; i < len(at); i++ {
 		at[i] = at[total-1] // there is nothing more to fetch, so something near
 	}
-	if m.kernel.fetches {
-		for c, i := 0, 0; c < m.words && i < bucketsAhead; c++ {
-			sw := &s.sweeps[c]
-			for k := 0; k < sw.n && i < sw.distance; k++ {
-				fetchLines(at[i], sw.ahead)
-				i++
-			}
+	for c := range m.words {
+		if sw := &s.sweeps[c]; sw.n > 0 && sw.ahead > 0 {
+			fetchBuckets(&at[0], min(sw.distance, total), sw.ahead)
+			break
 		}
 	}
 }
