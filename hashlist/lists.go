@@ -28,6 +28,7 @@ type Lists struct {
 
 	generation uint64          // grows whenever something may act that did not, or the reverse
 	stirred    map[string]bool // lists that changed otherwise than by statements in the log, "" for any; see changed
+	turned     []string        // the IDs of statements that began or ended with time; see turn
 	stir       chan struct{}   // has room for one: something changed
 	// guard tells which of the statements that were appended are not to act yet; nil for none.
 	guard func([]Record) []string
@@ -77,7 +78,7 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 		stirred: map[string]bool{}, stir: make(chan struct{}, 1),
 		requests: make(chan request), done: make(chan struct{}),
 	}
-	l.fold.own = policy.Own
+	l.fold.own, l.fold.looked = policy.Own, l.opened.Unix()
 	now := l.steady()
 	for _, a := range Algorithms {
 		l.fold.points[a].beginBulk()
@@ -170,11 +171,17 @@ func (l *Lists) commit(ctx context.Context) {
 	defer close(l.done)
 	tick := time.NewTicker(sweep)
 	defer tick.Stop()
+	next := time.NewTimer(sweep)
+	defer next.Stop()
 	for {
+		next.Reset(l.untilTurn())
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-next.C:
+			l.turn()
+		case <-tick.C: // also for a clock that was set, which next knows nothing of
+			l.turn()
 			l.mu.Lock()
 			l.fold.lapse(l.steady())
 			l.mu.Unlock()
@@ -277,21 +284,30 @@ func (l *Lists) generationNow() uint64 {
 	return l.generation
 }
 
-// stirredLists takes what changed since it was called last: lists by their IRI, or
-// all of them.
-func (l *Lists) stirredLists() (lists []string, all bool) {
+// stirring is what changed otherwise than by statements in the log.
+type stirring struct {
+	lists      []string // by their IRI
+	statements []string // the IDs of those that began or ended with time
+	all        bool     // any list
+	until      int64    // Unix seconds: what began or ended up to then is among it
+}
+
+// takeStirred takes what changed since it was called last.
+func (l *Lists) takeStirred() stirring {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	st := stirring{statements: l.turned, until: l.fold.looked}
 	for iri := range l.stirred {
 		if iri == "" {
-			all = true
+			st.all = true
 		} else {
-			lists = append(lists, iri)
+			st.lists = append(st.lists, iri)
 		}
 	}
+	l.turned = nil
 	clear(l.stirred)
-	slices.Sort(lists)
-	return lists, all
+	slices.Sort(st.lists)
+	return st
 }
 
 // Seq returns the place in the log up to which lookups heed it.

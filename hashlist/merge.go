@@ -38,6 +38,8 @@ type fold struct {
 	postings []posting
 	free     map[uint32][]uint32 // by length: blocks of postings to use again
 	lapsing  lapses
+	turns    turns
+	looked   int64 // Unix seconds: what begins or ends later is among turns
 	interned map[string]string
 	radius   [VPDQ + 1]int      // the largest of any list that is heeded
 	own      string             // origin of the lists that are heeded fully; "" for all
@@ -190,6 +192,7 @@ func (f *fold) merge(seq uint64, s *Statement, now time.Time) {
 	_, v.held = f.held[s.ID]
 	f.byID[v.id] = n
 	f.stmts = append(f.stmts, v)
+	f.await(n)
 	switch s.Kind {
 	case DefineList:
 		v.list.partner = v.list.partner || s.Definition.partner()

@@ -44,6 +44,7 @@ type Window struct {
 
 	matching sync.Mutex    // held by whoever compares with the log
 	compared atomic.Uint64 // the log up to here; written under matching
+	turned   int64         // Unix seconds: what began or ended up to then was compared before the node ended; 0 if that is not known
 
 	quarantining sync.Mutex // guards quarantine
 	quarantine   quarantine
@@ -119,6 +120,7 @@ const (
 	windowQueue  = 4096 // sightings that wait to be written
 	windowBatch  = 512  // sightings that are written together
 	windowCursor = "log"
+	windowClock  = "clock"
 	expireEvery  = time.Minute
 )
 
@@ -212,6 +214,13 @@ func (w *Window) load(ctx context.Context) error {
 		cursor = head
 	}
 	w.compared.Store(cursor)
+	clock, err := w.store.Cursor(ctx, windowClock)
+	if err != nil {
+		return err
+	}
+	if len(all) > 0 {
+		w.turned = int64(clock)
+	}
 	return w.trim(ctx)
 }
 

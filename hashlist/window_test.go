@@ -85,6 +85,11 @@ func (w *world) close() {
 func (w *world) restart() {
 	w.t.Helper()
 	w.close()
+	w.reopen()
+}
+
+func (w *world) reopen() {
+	w.t.Helper()
 	var err error
 	if w.db, err = store.Open(w.t.Context(), filepath.Join(w.dir, "tocsin.db")); err != nil {
 		w.t.Fatal(err)

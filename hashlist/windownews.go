@@ -13,12 +13,15 @@ import (
 
 // Start has the window compared with whatever comes to act from now on, and with what
 // the log has that was not compared before the node ended. What was said of other nodes' lists
-// before is taken for what was said before the node ended: it stirs nothing.
+// before is taken for what was said before the node ended: it stirs nothing. What began or ended by the clock in between does.
 func (w *Window) Start() {
 	if w == nil {
 		return
 	}
-	w.lists.stirredLists()
+	w.lists.takeStirred()
+	if w.turned > 0 {
+		w.lists.turnSince(w.turned)
+	}
 	w.lists.mu.Lock()
 	if w.lists.guard != nil {
 		w.lists.acting = w.acting
@@ -71,22 +74,25 @@ func (w *Window) compare(ctx context.Context) error {
 	w.matching.Lock()
 	defer w.matching.Unlock()
 	var n news
-	stirred, all := w.lists.stirredLists()
-	n.all, n.open = all, len(stirred) > 0
-	err := w.gather(ctx, &n, stirred)
+	st := w.lists.takeStirred()
+	n.all, n.open = st.all, len(st.lists)+len(st.statements) > 0
+	err := w.gather(ctx, &n, st)
+	if err == nil {
+		err = w.compareNews(ctx, &n)
+	}
 	if err != nil {
-		w.lists.stirAgain(stirred, all)
+		w.lists.stirAgain(st)
 		return err
 	}
-	if err := w.compareNews(ctx, &n); err != nil {
-		w.lists.stirAgain(stirred, all)
+	if err := w.store.SaveCursor(ctx, windowClock, uint64(max(st.until, 0))); err != nil {
 		return err
 	}
 	return w.store.SaveCursor(ctx, windowCursor, w.compared.Load())
 }
 
 // gather reads what is new. Hashes are compared while they are gathered, if they are many.
-func (w *Window) gather(ctx context.Context, n *news, stirred []string) error {
+func (w *Window) gather(ctx context.Context, n *news, st stirring) error {
+	stirred := st.lists
 	if n.all {
 		w.compared.Store(w.lists.Seq())
 		return nil
@@ -102,6 +108,18 @@ func (w *Window) gather(ctx context.Context, n *news, stirred []string) error {
 			return err
 		}
 		w.compared.Store(record.Seq)
+	}
+	for _, id := range st.statements {
+		record, known, err := w.lists.Record(ctx, id)
+		if err == nil && known {
+			err = w.add(ctx, n, &record.Statement, &stirred)
+		}
+		if err == nil {
+			err = w.compareMany(ctx, n)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	slices.Sort(stirred)
 	for _, iri := range slices.Compact(stirred) {
@@ -184,14 +202,15 @@ func (l *Lists) radiiOf(iri string) Radii {
 	return DefaultRadii
 }
 
-// stirAgain notes once more what stirredLists has taken.
-func (l *Lists) stirAgain(lists []string, all bool) {
+// stirAgain notes once more what takeStirred has taken.
+func (l *Lists) stirAgain(st stirring) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if all {
-		lists = append(lists, "")
+	l.turned = append(st.statements, l.turned...)
+	if st.all {
+		l.stirred[""] = true
 	}
-	for _, iri := range lists {
+	for _, iri := range st.lists {
 		l.stirred[iri] = true
 	}
 }
