@@ -115,7 +115,7 @@ scan if a file is to be refused.`,
 }
 
 // begin notes when a command of the tree starts to work, which is after all
-// checks of its command line.
+// checks of its command line, and has these name what was meant.
 func (a *app) begin(c *cobra.Command) {
 	if work := c.RunE; work != nil {
 		c.RunE = func(c *cobra.Command, args []string) error {
@@ -123,15 +123,71 @@ func (a *app) begin(c *cobra.Command) {
 			return work(c, args)
 		}
 	}
-	if !c.Runnable() && c.HasParent() {
+	switch p := c.Parent(); {
+	case c.HasSubCommands():
 		// Without work of its own, a command with subcommands would take an unknown
 		// one for a wish for help, and succeed.
-		c.DisableFlagsInUseLine = true
-		c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		c.Args = unknownCommand
+		if !c.Runnable() {
+			c.DisableFlagsInUseLine = true
+			c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+		}
+	case c.Args != nil:
+		check := c.Args
+		c.Args = func(c *cobra.Command, args []string) error {
+			if check(c, args) == nil {
+				return nil
+			}
+			given := "no argument"
+			if n := len(args); n > 0 {
+				given = plural(uint64(n), "argument")
+			}
+			return fmt.Errorf("got %s (want `%s`)", given, strings.TrimSuffix(c.UseLine(), " [flags]"))
+		}
+		// People try both, as other tools have one or the other.
+		if also := map[string]string{"list": "ls", "ls": "list"}[c.Name()]; also != "" && p.HasParent() && !c.HasAlias(also) {
+			c.Aliases = append(c.Aliases, also)
+		}
 	}
 	for _, sub := range c.Commands() {
 		a.begin(sub)
 	}
+}
+
+// unknownCommand checks the arguments of a command that has only subcommands: of what is left
+// there is none. It names those that may have been meant, of the same command or of another.
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var near []string
+	if !c.HasParent() {
+		near = below(c, args[0])
+	}
+	c.SuggestionsMinimumDistance = max(1, min(2, len(args[0])/3)) // to short words, all are near
+	for _, name := range c.SuggestionsFor(args[0]) {
+		near = append(near, "`"+c.CommandPath()+" "+name+"`")
+	}
+	text := fmt.Sprintf("unknown command %.40q for %q", args[0], c.CommandPath())
+	if len(near) > 0 {
+		text += ": did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return errors.New(text)
+}
+
+// below finds the subcommands of c's commands that have a name, if they are few.
+func below(c *cobra.Command, name string) (all []string) {
+	for _, sub := range c.Commands() {
+		for _, of := range sub.Commands() {
+			if of.IsAvailableCommand() && of.Name() == name {
+				all = append(all, "`"+of.CommandPath()+"`")
+			}
+		}
+	}
+	if len(all) > 3 {
+		return nil
+	}
+	return all
 }
 
 // usage reports a mistake on the command line that cobra cannot find.
