@@ -195,7 +195,7 @@ func Detect(head []byte) (Format, error) {
 		}
 	}
 	if name == "" {
-		return Format{}, errors.New("the file does not tell its format by how it begins: say which it is")
+		return Format{}, fmt.Errorf("the file does not tell its format by how it begins: say which it is, one of %s", formatNames())
 	}
 	return Lookup(name)
 }

@@ -341,14 +341,21 @@ func Formats() []Format { return append([]Format(nil), formats...) }
 
 // Lookup returns the format of that name. Its error lists the names there are.
 func Lookup(name string) (Format, error) {
-	names := make([]string, len(formats))
-	for i, f := range formats {
+	for _, f := range formats {
 		if f.Name == name {
 			return f, nil
 		}
+	}
+	return Format{}, fmt.Errorf("unknown format %.40q (want one of %s)", name, formatNames())
+}
+
+// formatNames are the names of all formats, for people.
+func formatNames() string {
+	names := make([]string, len(formats))
+	for i, f := range formats {
 		names[i] = f.Name
 	}
-	return Format{}, fmt.Errorf("unknown format %.40q (want one of %s)", name, strings.Join(names, ", "))
+	return strings.Join(names, ", ")
 }
 
 // RowWriter writes rows in one format. It must be closed.

@@ -215,7 +215,11 @@ func (im *importer) choose(file *bufio.Reader, o *pb.ImportOptions) (exchange.Op
 			return options, err
 		}
 		if im.format, err = exchange.Detect(head); err != nil {
-			return options, refuse(errInvalid, "%v", err)
+			how := ""
+			if len(head) > 0 {
+				how = " (`tocsin import --help` says what each is; then give --format NAME)"
+			}
+			return options, refuse(errInvalid, "%v%s", err, how)
 		}
 	}
 	var err error

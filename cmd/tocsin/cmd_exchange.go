@@ -92,7 +92,7 @@ told on standard error.
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *format != "auto" {
 			if _, err := exchange.Lookup(*format); err != nil {
-				return a.usage("%w, or auto", err)
+				return a.usage("%w, or auto: `tocsin import --help` says what each of them is, and docs/exchange.md who writes it; without --format it is told from the file", err)
 			}
 		}
 		recommends := pb.Action_ACTION_UNSPECIFIED
