@@ -79,12 +79,12 @@ func (a *app) windowStatusCommand() *cobra.Command {
 				a.warn("circuit breaker: %d different hashes of %s refused something within an hour; until %s their matches come to hold at most",
 					b.Refusals, printable(who), or(b.Closes, ""))
 			}
+			if l.Quarantined > 0 {
+				a.warn("%s in quarantine: see `tocsin quarantine list`", plural(l.Quarantined, "statement"))
+			}
 			if !l.On {
 				a.warn("nothing is remembered: window.days is 0")
 				return nil
-			}
-			if l.Quarantined > 0 {
-				a.warn("%s in quarantine: see `tocsin quarantine list`", plural(l.Quarantined, "statement"))
 			}
 			return a.table([]string{"recent window", ""}, [][]string{
 				{"pictures", fmt.Sprintf("%d of at most %d", l.Entries, l.Most)},
@@ -93,6 +93,7 @@ func (a *app) windowStatusCommand() *cobra.Command {
 				{"memory", fmt.Sprintf("%d MiB", l.Bytes>>20)},
 				{"hits", fmt.Sprintf("%d since the start, %d open", l.Hits, l.Open)},
 				{"forgotten", fmt.Sprintf("%d since the start, because too many came at once", l.Dropped)},
+				{"quarantine", fmt.Sprintf("%s of other nodes, which do not act until somebody has decided", plural(l.Quarantined, "statement"))},
 				{"waiting", fmt.Sprintf("%s to be written, %s to be compared", plural(l.Waiting, "upload"), plural(l.Behind, "statement"))},
 			})
 		})
