@@ -293,8 +293,15 @@ func (v *windowService) DecideQuarantine(ctx context.Context, r *pb.DecideQuaran
 }
 
 // CloseBreaker implements the RPC.
-func (v *windowService) CloseBreaker(_ context.Context, r *pb.CloseBreakerRequest) (*pb.CloseBreakerResponse, error) {
-	return &pb.CloseBreakerResponse{WasOpen: v.s.breaker.Close(r.GetIssuer())}, nil
+func (v *windowService) CloseBreaker(ctx context.Context, r *pb.CloseBreakerRequest) (*pb.CloseBreakerResponse, error) {
+	issuer := r.GetIssuer() // "" for all other nodes together
+	if issuer != "" {
+		var err error
+		if issuer, err = v.s.issuer(ctx, issuer, false); err != nil {
+			return nil, err
+		}
+	}
+	return &pb.CloseBreakerResponse{WasOpen: v.s.breaker.Close(issuer)}, nil
 }
 
 // quarantinedLists returns the lists that a person has to decide on, with how many
