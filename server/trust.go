@@ -53,6 +53,26 @@ func (s *Server) issuer(ctx context.Context, ref string, met bool) (string, erro
 	return s.cfg.Federation.LearnIssuer(ctx, ref)
 }
 
+// vouchedFor is issuer for one whom this node vouches for: their server may be gone by now.
+func (s *Server) vouchedFor(ctx context.Context, ref string) (string, error) {
+	if err := checkAddress("issuer", ref); err != nil {
+		return "", err
+	}
+	handle := strings.TrimPrefix(ref, "@")
+	if name, host, ok := strings.Cut(handle, "@"); ok && !strings.Contains(ref, "/") {
+		for _, v := range s.cfg.Lists.Vouchings(s.cfg.Issuer.Actor(), "") {
+			if o := v.Vouch.Object; hostOf(o) == host && strings.HasSuffix(o, "/"+name) {
+				return o, nil
+			}
+		}
+	}
+	object, err := s.issuer(ctx, ref, false)
+	if err != nil && !strings.Contains(ref, "/") {
+		return "", refuse(errUnknown, "this node does not vouch for %.200s: `tocsin trust list` shows for whom it does (nor is it known who that is: %v)", handle, err)
+	}
+	return object, err
+}
+
 func vouchingMessage(v *hashlist.Statement) *pb.Vouching {
 	return &pb.Vouching{
 		Issuer: v.Issuer, Object: v.Vouch.Object, Labels: v.Labels, Amount: uint32(v.Vouch.Amount), Depth: uint32(v.Vouch.Depth),
@@ -187,7 +207,7 @@ func (t *trustService) Unvouch(ctx context.Context, r *pb.UnvouchRequest) (*pb.U
 	if err != nil {
 		return nil, err
 	}
-	object, err := s.issuer(ctx, r.GetObject(), false)
+	object, err := s.vouchedFor(ctx, r.GetObject())
 	if err != nil {
 		return nil, err
 	}
@@ -206,7 +226,7 @@ func (t *trustService) Unvouch(ctx context.Context, r *pb.UnvouchRequest) (*pb.U
 	case len(all) == 0 && len(only) > 0:
 		return nil, refuse(errUnknown, "this node does not vouch for %s for just these labels: `tocsin trust list` shows what it says", object)
 	case len(all) == 0:
-		return nil, refuse(errUnknown, "this node does not vouch for %s", object)
+		return nil, refuse(errUnknown, "this node does not vouch for %s: `tocsin trust list` shows for whom it does", object)
 	case r.GetDraft():
 		for _, v := range all {
 			draft, err := s.draft(v)

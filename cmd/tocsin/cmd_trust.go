@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -115,6 +117,7 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 			if err != nil && !*yes {
 				return err
 			}
+			before := believed(ctx, n, args[0], also)
 			answer, err := n.trust().Vouch(ctx, r)
 			if err != nil {
 				return err
@@ -137,6 +140,7 @@ with "tocsin sign", where the issuer's key is kept elsewhere.`,
 			if len(answer.GetReplaced()) > 0 {
 				text += "\nIt takes the place of what was said before."
 			}
+			text += changed(before, believed(ctx, n, l.Object, also))
 			for _, k := range answer.GetKeys() {
 				if k.GetExpires() == nil && k.GetState() != pb.KeyState_KEY_STATE_VERIFIED {
 					text += "\nTheir key is " + word(k.GetState()) + ", not verified. Fingerprint: " + k.GetFingerprint() +
@@ -178,6 +182,37 @@ func (a *app) foresee(ctx context.Context, n *node, m *pb.Vouching) (suspicious 
 		err = fmt.Errorf("that is more than is expected: look at `tocsin window preview %s`, and add --yes if it is right", handle(suspicious[0]))
 	}
 	return suspicious, err
+}
+
+// believed is how far an issuer is believed about labels, or about all that anybody vouches for; empty
+// if nobody knows them.
+func believed(ctx context.Context, n *node, issuer string, labels []string) map[string]uint32 {
+	answer, err := n.trust().GetIssuer(ctx, &pb.GetIssuerRequest{Issuer: issuer, Labels: labels})
+	if err != nil {
+		return nil
+	}
+	amounts := map[string]uint32{}
+	for _, b := range answer.GetBeliefs() {
+		amounts[b.GetLabel()] = b.GetAmount()
+	}
+	return amounts
+}
+
+// changed tells how far somebody was believed and is now, a line for each label.
+func changed(before, after map[string]uint32) (text string) {
+	all := maps.Clone(before)
+	if all == nil {
+		all = map[string]uint32{}
+	}
+	maps.Copy(all, after)
+	for _, label := range slices.Sorted(maps.Keys(all)) {
+		about := label
+		if label == "" {
+			about = "what has no label"
+		}
+		text += fmt.Sprintf("\nbelief about %s: %d -> %d of %d", about, before[label], after[label], hashlist.MostBelief)
+	}
+	return text
 }
 
 type vouchingLine struct {
@@ -239,6 +274,7 @@ for just these labels.`,
 			return a.usage("%w", err)
 		}
 		return c.call(cmd, func(ctx context.Context, n *node) error {
+			before := believed(ctx, n, args[0], only)
 			answer, err := n.trust().Unvouch(ctx, &pb.UnvouchRequest{Object: args[0], Labels: only, Reason: *reason, Draft: *draft})
 			if err != nil {
 				return err
@@ -257,7 +293,10 @@ for just these labels.`,
 					return err
 				}
 			}
-			return nil
+			if !a.json {
+				_, err = fmt.Fprintln(a.out, strings.TrimPrefix(changed(before, believed(ctx, n, args[0], only)), "\n"))
+			}
+			return err
 		})
 	}
 	return cmd
