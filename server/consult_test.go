@@ -134,7 +134,7 @@ func TestConsultBlamesNobody(t *testing.T) {
 	for seed := range uint64(3) {
 		file := encodeJPEG(t, photo(200+seed, 320, 240), 90)
 		n.say(hashlist.Statement{Kind: hashlist.AddHashes, List: iri, Hashes: []hashlist.Hash{n.media(file).Frames[0].PDQ[0]}})
-		f, err := n.examine(t.Context(), file, hashlist.Query{})
+		f, err := n.examine(t.Context(), file, hashlist.Query{}, false)
 		if err != nil || f.Verdict != hashlist.VerdictReject || len(f.Matches) == 0 || !f.elsewhere || len(f.Decision.Statements) != 0 {
 			t.Errorf("%v, %v, elsewhere %v, by %v", f.Verdict, err, f.elsewhere, f.Decision.Statements)
 		}

@@ -154,7 +154,7 @@ func (h *hook) upload(ctx context.Context, w http.ResponseWriter, r *http.Reques
 // look examines a file that is in memory.
 func (h *hook) look(ctx context.Context, r *http.Request, c *caller, file []byte, of hashlist.Query) (*finding, hookAnswer) {
 	of.Limit = defaultMatches
-	f, err := h.examine(ctx, file, of)
+	f, err := h.examine(ctx, file, of, false)
 	if err != nil {
 		return &f, h.unknown(r, hookReason(err), err)
 	}

@@ -144,6 +144,9 @@ func (s *Server) lookup(ctx context.Context, r *pb.LookupRequest, budget *int, v
 	result := s.cfg.Lists.Lookup(q)
 	s.metrics.verdict(result.Verdict)
 	respond(&result, budget, v)
+	if r.GetAsking() {
+		return nil
+	}
 	v.VerdictId = s.audit.verdict(ctx, &q, &result, askedHashes(&q))
 	s.held(&q, &result, v.GetVerdictId())
 	s.actOn(v.VerdictId, &q, &result)

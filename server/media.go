@@ -54,8 +54,8 @@ func (s *Server) readFile(r io.Reader) ([]byte, error) {
 // examine hashes a file and looks it up as q says, which has all but the probes. If it
 // cannot be hashed its digests are still looked up; if they decide, that is the answer,
 // and otherwise the error of hashing is. What is answered goes into the recent window,
-// by its digests alone if there is no more.
-func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (finding, error) {
+// by its digests alone if there is no more. When asking, it is answered and nothing comes of it.
+func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query, asking bool) (finding, error) {
 	media, err := s.hash(ctx, file)
 	if media == nil { // of a video that was not looked at whole there is what was seen
 		media = new(imagehash.Media)
@@ -66,13 +66,18 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query) (fi
 	f.Result = s.cfg.Lists.Lookup(q)
 	lists := f.Result // what others' services say is nobody's doing who listed something
 	f.elsewhere = s.consult(ctx, file, media, &f.Result)
-	s.breaker.Note(&lists)
-	f.seen = s.cfg.Window.See(q, &f.Result)
+	if !asking {
+		s.breaker.Note(&lists)
+		f.seen = s.cfg.Window.See(q, &f.Result)
+	}
 	if err != nil && !s.decides(&f.Result) {
 		return f, err
 	}
 	f.blind = err
 	s.metrics.verdict(f.Verdict)
+	if asking {
+		return f, nil
+	}
 	f.id = s.audit.verdict(ctx, &q, &f.Result, mediaHashes(media))
 	held := f.Result
 	if f.elsewhere {
@@ -244,7 +249,7 @@ func (l *lookupService) LookupMedia(stream pb.LookupService_LookupMediaServer) e
 	case len(file) == 0:
 		return refuse(errInvalid, "the file is empty")
 	}
-	f, err := s.examine(ctx, file, hashlist.Query{Lists: lists, Limit: limit, Reference: ref, Uploader: uploader})
+	f, err := s.examine(ctx, file, hashlist.Query{Lists: lists, Limit: limit, Reference: ref, Uploader: uploader}, first.GetOptions().GetAsking())
 	if err != nil {
 		return err
 	}

@@ -408,7 +408,13 @@ type LookupRequest struct {
 	Uploader *Uploader `protobuf:"bytes,5,opt,name=uploader,proto3" json:"uploader,omitempty"`
 	// What the caller calls it. If it is there, even empty, the hashes are kept in the
 	// recent window unless they are refused, and a ban that comes later finds them.
-	Reference     *Reference `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
+	Reference *Reference `protobuf:"bytes,4,opt,name=reference,proto3" json:"reference,omitempty"`
+	// A question, not an upload: of a person who wants to know what the node makes of it.
+	// Verdict and matches are the same, and nobody hears of it: it is not kept in the recent
+	// window, counts for no digest and no circuit breaker, puts nothing before a person, brings
+	// about no act, and is not in the audit log. So verdict_id is empty and seen_id 0, and a
+	// reference is of no use. Limits of the caller and metrics count it like any other.
+	Asking        bool `protobuf:"varint,6,opt,name=asking,proto3" json:"asking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -476,6 +482,13 @@ func (x *LookupRequest) GetReference() *Reference {
 		return x.Reference
 	}
 	return nil
+}
+
+func (x *LookupRequest) GetAsking() bool {
+	if x != nil {
+		return x.Asking
+	}
+	return false
 }
 
 // Uploader is what a caller knows of who uploads. Rules that ask for what is absent do
@@ -833,9 +846,9 @@ type LookupResponse struct {
 	// Number of the last statement in the index that answered.
 	IndexSeq uint64 `protobuf:"varint,5,opt,name=index_seq,json=indexSeq,proto3" json:"index_seq,omitempty"`
 	// For a hold or a rejection: its entry in the audit log, for ExplainService. Many of the
-	// same within a minute share one.
+	// same within a minute share one. Empty for a question (see LookupRequest.asking).
 	VerdictId string `protobuf:"bytes,6,opt,name=verdict_id,json=verdictId,proto3" json:"verdict_id,omitempty"`
-	// Number under which the recent window keeps it; 0 if it does not.
+	// Number under which the recent window keeps it; 0 if it does not, as for a question.
 	SeenId        uint64 `protobuf:"varint,7,opt,name=seen_id,json=seenId,proto3" json:"seen_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -985,7 +998,10 @@ type LookupMediaOptions struct {
 	// As in LookupRequest.
 	Uploader *Uploader `protobuf:"bytes,4,opt,name=uploader,proto3" json:"uploader,omitempty"`
 	// As in LookupRequest; a file is kept in the recent window without it, too.
-	Reference     *Reference `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
+	Reference *Reference `protobuf:"bytes,3,opt,name=reference,proto3" json:"reference,omitempty"`
+	// As in LookupRequest. Services elsewhere that are asked of uploads are asked of a
+	// question too, since the verdict may rest on them.
+	Asking        bool `protobuf:"varint,5,opt,name=asking,proto3" json:"asking,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1046,6 +1062,13 @@ func (x *LookupMediaOptions) GetReference() *Reference {
 		return x.Reference
 	}
 	return nil
+}
+
+func (x *LookupMediaOptions) GetAsking() bool {
+	if x != nil {
+		return x.Asking
+	}
+	return false
 }
 
 // LookupMediaResponse is the answer for a file.
@@ -6134,13 +6157,14 @@ var File_tocsin_v1_tocsin_proto protoreflect.FileDescriptor
 
 const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\n" +
-	"\x16tocsin/v1/tocsin.proto\x12\ttocsin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n" +
+	"\x16tocsin/v1/tocsin.proto\x12\ttocsin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x01\n" +
 	"\rLookupRequest\x12\x16\n" +
 	"\x06hashes\x18\x01 \x03(\tR\x06hashes\x12\x14\n" +
 	"\x05lists\x18\x02 \x03(\tR\x05lists\x12\x14\n" +
 	"\x05limit\x18\x03 \x01(\rR\x05limit\x12/\n" +
 	"\buploader\x18\x05 \x01(\v2\x13.tocsin.v1.UploaderR\buploader\x122\n" +
-	"\treference\x18\x04 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\"\xcd\x01\n" +
+	"\treference\x18\x04 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\x12\x16\n" +
+	"\x06asking\x18\x06 \x01(\bR\x06asking\"\xcd\x01\n" +
 	"\bUploader\x12$\n" +
 	"\vage_seconds\x18\x01 \x01(\x04H\x00R\n" +
 	"ageSeconds\x88\x01\x01\x12\x19\n" +
@@ -6191,12 +6215,13 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\aseen_id\x18\a \x01(\x04R\x06seenId\"c\n" +
 	"\x12LookupMediaRequest\x127\n" +
 	"\aoptions\x18\x01 \x01(\v2\x1d.tocsin.v1.LookupMediaOptionsR\aoptions\x12\x14\n" +
-	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xa5\x01\n" +
+	"\x05chunk\x18\x02 \x01(\fR\x05chunk\"\xbd\x01\n" +
 	"\x12LookupMediaOptions\x12\x14\n" +
 	"\x05lists\x18\x01 \x03(\tR\x05lists\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12/\n" +
 	"\buploader\x18\x04 \x01(\v2\x13.tocsin.v1.UploaderR\buploader\x122\n" +
-	"\treference\x18\x03 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\"p\n" +
+	"\treference\x18\x03 \x01(\v2\x14.tocsin.v1.ReferenceR\treference\x12\x16\n" +
+	"\x06asking\x18\x05 \x01(\bR\x06asking\"p\n" +
 	"\x13LookupMediaResponse\x121\n" +
 	"\x06lookup\x18\x01 \x01(\v2\x19.tocsin.v1.LookupResponseR\x06lookup\x12&\n" +
 	"\x05media\x18\x02 \x01(\v2\x10.tocsin.v1.MediaR\x05media\"\x91\x01\n" +
