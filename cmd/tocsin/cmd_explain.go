@@ -25,7 +25,7 @@ the thresholds ask for, which rule applied, and what would have to change for
 another outcome.
 
 HASH is algorithm:hex. STATEMENT is the address of a statement: what it lists is
-looked up. VERDICT-ID is what a hook answered as its reference, or a lookup as its
+looked up. VERDICT-ID is what a hook answered as its reference, or a lookup of an upload as its
 verdict_id: then it also tells what was decided at the time.`,
 		Example: "  tocsin explain pdq:f8f8f0cee0f4a84f06370a22038f63f0b36e2ed596621e1d33e6b39c4e9c9b22\n  tocsin explain https://hashes.example/statements/LLdA...\n  tocsin explain k5zq3v...",
 	}

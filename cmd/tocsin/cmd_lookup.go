@@ -21,18 +21,27 @@ written algorithm:hex, or as bare hexadecimal with --algorithm; all else is a
 file, and - is standard input. The whole file is sent to the node, which forgets
 it at once.
 
+It is a question: nothing comes of it but the answer. Scripts that ask about what is being
+uploaded use --upload. Then it is treated like what a hook brings: remembered for bans that come
+later (a hash only if --url, --alias, --post or --actor names it), counted in the digest, put
+before a person if it is held, acted on where a platform is configured, and written into the
+audit log if it is held or refused, which gives it the verdict id that "tocsin explain" and
+"tocsin report draft" take.
+
 Exit status: 3 if the verdict on one of them is hold or reject, which is not to be
 published; 1 if it is on none, but the node could not say of one of them; 0 if all are
 allow or flag, also where something matches. With --json there is an object for each:
 match says whether anything matches that is not suppressed as harmless, verdict what it comes
 to, and what nothing can be said of has query and error.`,
-		Example: "  tocsin lookup upload.jpg || echo refused or trouble",
+		Example: `  tocsin lookup picture.jpg
+  tocsin lookup --upload --actor https://here.example/u/mallory upload.jpg || echo refused or trouble`,
 	}
 	algorithm := cmd.Flags().String("algorithm", "", "algorithm of hashes that are written without one")
 	lists := cmd.Flags().StringSlice("list", nil, "look in these lists only")
 	limit := cmd.Flags().Uint32("limit", 100, "show at most this many matches, nearest first; at most 1000")
+	upload := cmd.Flags().Bool("upload", false, "it is being uploaded: treat it like what a hook brings")
 	ref := &pb.Reference{}
-	cmd.Flags().StringVar(&ref.Url, "url", "", "address of what is asked about, under which the recent window keeps it")
+	cmd.Flags().StringVar(&ref.Url, "url", "", "with --upload: its address, under which the recent window keeps it")
 	cmd.Flags().StringVar(&ref.Alias, "alias", "", "the same: name of the file")
 	cmd.Flags().StringVar(&ref.Post, "post", "", "the same: post that it belongs to")
 	cmd.Flags().StringVar(&ref.Actor, "actor", "", "the same: who uploaded it")
@@ -61,14 +70,16 @@ to, and what nothing can be said of has query and error.`,
 			}
 			hashes[i] = h
 		}
+		if ref.GetUrl()+ref.GetAlias()+ref.GetPost()+ref.GetActor() == "" {
+			ref = nil
+		} else if !*upload {
+			return a.usage("nothing is kept of a question, so it needs no name: add --upload if this is being uploaded, or leave out --url, --alias, --post and --actor")
+		}
 		n, err := c.dial(cmd.Context())
 		if err != nil {
 			return err
 		}
 		defer n.Close()
-		if ref.GetUrl()+ref.GetAlias()+ref.GetPost()+ref.GetActor() == "" {
-			ref = nil
-		}
 		refused := false
 		var errs []error
 		for i, arg := range args {
@@ -80,9 +91,11 @@ to, and what nothing can be said of has query and error.`,
 			answer := &pb.LookupMediaResponse{}
 			var err error
 			if hashes[i].IsZero() {
-				answer, err = a.lookupFile(ctx, n, arg, &pb.LookupMediaOptions{Lists: *lists, Limit: *limit, Reference: ref})
+				answer, err = a.lookupFile(ctx, n, arg, &pb.LookupMediaOptions{Lists: *lists, Limit: *limit, Reference: ref, Asking: !*upload})
 			} else {
-				answer.Lookup, err = n.lookups.Lookup(ctx, &pb.LookupRequest{Hashes: []string{hashes[i].String()}, Lists: *lists, Limit: *limit, Reference: ref})
+				answer.Lookup, err = n.lookups.Lookup(ctx, &pb.LookupRequest{
+					Hashes: []string{hashes[i].String()}, Lists: *lists, Limit: *limit, Reference: ref, Asking: !*upload,
+				})
 			}
 			cancel()
 			if err != nil {
@@ -202,7 +215,7 @@ func (a *app) printLookup(query string, answer *pb.LookupMediaResponse) error {
 			Matches   []matchLine `json:"matches"`
 			Truncated bool        `json:"truncated"`
 			Seq       uint64      `json:"index_seq"`
-			VerdictID string      `json:"verdict_id,omitempty"` // for tocsin explain
+			VerdictID string      `json:"verdict_id,omitempty"` // of an upload, for tocsin explain
 		}{query, counts(r), word(r.GetVerdict()), r.GetReason(), matches, r.GetTruncated(), r.GetIndexSeq(), r.GetVerdictId()})
 	}
 	if _, err := fmt.Fprintf(a.out, "%s: %s: %s\n", printable(query), word(r.GetVerdict()), printable(r.GetReason())); err != nil {

@@ -53,7 +53,8 @@ report.xml and file.xml for NCMEC's CyberTipline, and summary.txt, the same in
 plain words, for other hotlines. Read them, add what you know and the node does
 not (file.xml and report.xml may be edited), then "tocsin report send DIR".
 
-VERDICT is the id that lookups return and hooks log.`,
+VERDICT is the id that lookups of uploads return and hooks log. Of a file that you found
+in another way, "tocsin lookup --upload FILE" gives one if the node holds or refuses it.`,
 		Example: `  tocsin report draft 01kb2q6w --out report-01kb2q6w
   tocsin report draft 01kb2q6w --out report-01kb2q6w --viewed-by "Ada Example"`,
 	}

@@ -165,7 +165,7 @@ func (a *app) listing(ctx context.Context, n *node, list string, hashes []hashli
 	var requests []*pb.RetractRequest
 	for _, h := range hashes {
 		// One hash at a time, because of many only the nearest is told for each listed one.
-		r, err := n.lookups.Lookup(ctx, &pb.LookupRequest{Hashes: []string{h.String()}, Lists: []string{list}, Limit: 1000})
+		r, err := n.lookups.Lookup(ctx, &pb.LookupRequest{Hashes: []string{h.String()}, Lists: []string{list}, Limit: 1000, Asking: true})
 		if err != nil {
 			return nil, err
 		}
