@@ -31,14 +31,6 @@ func TestAttackKeys(t *testing.T) {
 	at := func(b *bad, h int, when time.Time) hashlist.Record {
 		return b.seal(hashlist.Statement{Kind: hashlist.AddHashes, Hashes: []hashlist.Hash{pdq(t, h)}, Published: when})
 	}
-	expect := func(t *testing.T, n *node, want map[int]hashlist.Verdict) {
-		t.Helper()
-		for h, v := range want {
-			if got := n.verdict(pdq(t, h)); got != v {
-				t.Errorf("hash %d: %v, want %v", h, got, v)
-			}
-		}
-	}
 	user := "/users/mallory"
 
 	t.Run("replaced", func(t *testing.T) {
@@ -51,7 +43,7 @@ func TestAttackKeys(t *testing.T) {
 		}}), at(b, 801, second(2*time.Hour)), at(b, 802, second(time.Minute)))
 		b.followed(n)
 		reached(t, n, b.list, 3)
-		expect(t, n, map[int]hashlist.Verdict{801: hashlist.VerdictReject, 802: hashlist.VerdictAllow})
+		judged(t, n, map[int]hashlist.Verdict{801: hashlist.VerdictReject, 802: hashlist.VerdictAllow})
 		if s := statusOf(t, n, b.list); s.Skipped != 1 {
 			t.Errorf("%+v", s)
 		}
@@ -64,19 +56,19 @@ func TestAttackKeys(t *testing.T) {
 		}}), at(b, 811, second(2*time.Hour)), at(b, 812, second(time.Minute)))
 		s := b.followed(n)
 		reached(t, n, b.list, 3)
-		expect(t, n, map[int]hashlist.Verdict{811: hashlist.VerdictReject, 812: hashlist.VerdictReject})
+		judged(t, n, map[int]hashlist.Verdict{811: hashlist.VerdictReject, 812: hashlist.VerdictReject})
 		old, next := method(b.origin+user, b.secret), newKey()
 		b.document(user, b.person(user, with(old, object{"expires": stamp(second(0)), "revoked": stamp(second(time.Hour))}), method(b.origin+user, next)))
 		b.accept(n, s.ID)
 		until(t, "the theft is known", func() bool { return n.verdict(pdq(t, 812)) == hashlist.VerdictAllow })
-		expect(t, n, map[int]hashlist.Verdict{811: hashlist.VerdictReject})
+		judged(t, n, map[int]hashlist.Verdict{811: hashlist.VerdictReject})
 		// The thief goes on, and says that it was said before.
 		b.add(at(b, 813, second(-2*time.Second)))
 		b.push(n, b.pageOf(3, 4, b.head(4), false))
-		expect(t, n, map[int]hashlist.Verdict{813: hashlist.VerdictAllow})
+		judged(t, n, map[int]hashlist.Verdict{813: hashlist.VerdictAllow})
 		n.stop()
 		n.restart()
-		expect(t, n, map[int]hashlist.Verdict{811: hashlist.VerdictReject, 812: hashlist.VerdictAllow, 813: hashlist.VerdictAllow})
+		judged(t, n, map[int]hashlist.Verdict{811: hashlist.VerdictReject, 812: hashlist.VerdictAllow, 813: hashlist.VerdictAllow})
 	})
 	t.Run("not told of any more", func(t *testing.T) {
 		n, b := newNode(t), newBad(t)
@@ -87,7 +79,7 @@ func TestAttackKeys(t *testing.T) {
 		until(t, "the new key is known", func() bool { return len(n.IssuerKeys(b.origin+user)) == 2 })
 		b.add(at(b, 821, second(-time.Minute)))
 		b.push(n, b.pageOf(1, 2, b.head(2), false))
-		expect(t, n, map[int]hashlist.Verdict{821: hashlist.VerdictAllow})
+		judged(t, n, map[int]hashlist.Verdict{821: hashlist.VerdictAllow})
 		if s := statusOf(t, n, b.list); s.Position != 2 || s.Skipped != 1 {
 			t.Errorf("%+v", s)
 		}
@@ -109,7 +101,7 @@ func TestAttackKeys(t *testing.T) {
 		if got := b.push(n, b.pageOf(1, 2, b.head(2), false)); got.code != 202 {
 			t.Errorf("%+v", got)
 		}
-		expect(t, n, map[int]hashlist.Verdict{831: hashlist.VerdictReject})
+		judged(t, n, map[int]hashlist.Verdict{831: hashlist.VerdictReject})
 	})
 	t.Run("unknown, over and over", func(t *testing.T) {
 		n, b := newNode(t), newBad(t)

@@ -233,7 +233,11 @@ func (n *Node) fetchPage(ctx context.Context, list string, at int64) (*page, err
 	if err != nil {
 		return nil, err
 	}
-	return readPage(data, list)
+	p, err := readPage(data, list)
+	if err == nil {
+		p.asked = true
+	}
+	return p, err
 }
 
 // contradict tells the publisher of a list once more how things are. It takes this

@@ -277,7 +277,8 @@ func (n *Node) Follows() []FollowStatus {
 func (n *Node) followStatus(s *subscription) FollowStatus {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v := FollowStatus{Follow: s.f, Terms: s.terms, Position: uint64(s.tree.size), HeadSize: uint64(max(s.shown, s.tree.size)), Checked: s.checked}
+	v := FollowStatus{Follow: s.f, Terms: s.terms, Position: uint64(s.tree.size), HeadSize: uint64(max(s.shown, s.tree.size)), Checked: s.checked,
+		Headless: s.tree.size > 0 && !s.signs()}
 	if s.actor != nil {
 		v.Name, v.Summary, v.Issuers = s.actor.Name, s.actor.Summary, s.actor.Writers
 	}

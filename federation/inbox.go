@@ -336,8 +336,8 @@ func (n *Node) pushed(ctx context.Context, body []byte, who *remoteActor) error 
 	}
 	err = n.take(ctx, s, p)
 	switch {
-	case errors.Is(err, errGap), errors.As(err, new(*doubtError)):
-		err = nil // it is not the publisher's doing, or is told to the operator
+	case errors.Is(err, errGap), errors.Is(err, errNoHead), errors.As(err, new(*doubtError)):
+		err = nil // it is not the publisher's doing, or is told to the operator when the log says no better
 		s.nudge()
 	case errors.Is(err, ErrState):
 		if state := s.follow().State; state == FollowRefused || state == FollowEnded {

@@ -31,6 +31,7 @@ type FollowStatus struct {
 	Issuers  []string  // IRIs of those who may write to it
 	Position uint64    // statements taken over, of known kinds or not
 	HeadSize uint64    // statements the publisher has shown a signed head for
+	Headless bool      // statements came, and never a signed head: nothing shows whether others get the same
 	Checked  time.Time // when the publisher was last asked successfully; zero for not since the start
 }
 

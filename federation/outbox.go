@@ -158,6 +158,7 @@ type page struct {
 	items []json.RawMessage // statements as they were signed
 	head  []byte            // nil if it was left out
 	more  bool              // there is a next page
+	asked bool              // this node has asked for it, and was not just sent it
 }
 
 // encode writes a page. The statements stand in it as they were signed, byte for byte.

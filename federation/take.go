@@ -103,7 +103,7 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 	for _, l := range leaves {
 		s.tree.add(l)
 	}
-	top, err := n.agree(s, p)
+	top, err := n.agree(s, p, len(leaves) > 0)
 	if err != nil {
 		s.tree.cut(was)
 		var d *divergence
@@ -149,6 +149,12 @@ func (n *Node) takeOnce(ctx context.Context, s *subscription, p *page) error {
 // errGap: what was pushed begins behind what this node has.
 var errGap = errors.New("there is a gap")
 
+// errNoHead: what a page has is kept back, because no signed head stands for it.
+var errNoHead = errors.New("no signed head stands for it")
+
+// signs reports whether the publisher has ever shown a signed head of the list.
+func (s *subscription) signs() bool { return s.f.Head != nil || s.shown > 0 }
+
 // divergence: the publisher signed two heads, or a head and statements, that cannot both be true.
 type divergence struct{ text string }
 
@@ -156,8 +162,18 @@ func (d *divergence) Error() string { return d.text }
 
 // agree checks the head of a page against the statements taken over so far,
 // those of the page included. It returns the head if it is of just these.
-func (n *Node) agree(s *subscription, p *page) (signed []byte, err error) {
+//
+// A publisher that has shown heads owes one for all it shows later, at least as large as the page goes: otherwise it
+// could show each follower something else, or that nothing is new, and would have signed nothing that two of them could compare. One that
+// never did is of an older version, and is taken at its word. A push that brings nothing may be late.
+func (n *Node) agree(s *subscription, p *page, fresh bool) (signed []byte, err error) {
+	owed, end := s.signs() && (fresh || p.asked), p.start+int64(len(p.items))
 	if p.head == nil {
+		if owed {
+			return nil, fmt.Errorf("%w: statements %d to %d of %s are kept back: %w, although its publisher has signed heads before; they are asked for again. "+
+				"If it went back to an older version, ask its admin, then `tocsin follow --anew` takes over what it shows now",
+				ErrRemote, p.start, end, s.f.List, errNoHead)
+		}
 		return nil, nil
 	}
 	h, err := openHead(p.head, s.f.List, headKeys(s.actor))
@@ -170,6 +186,10 @@ func (n *Node) agree(s *subscription, p *page) (signed []byte, err error) {
 				"it shows different histories, or has gone back to a backup; ask it, then `tocsin follow --anew` takes over what it shows now",
 				s.f.List, h.size)}
 		}
+	}
+	if owed && h.size < end {
+		return nil, fmt.Errorf("%w: statements %d to %d of %s are kept back: %w, the one that came with them is of %d statements; they are asked for again",
+			ErrRemote, p.start, end, s.f.List, errNoHead, h.size)
 	}
 	s.shown = max(s.shown, h.size)
 	if h.size == s.tree.size {

@@ -67,7 +67,7 @@ func followMessage(f *federation.FollowStatus) *pb.Follow {
 	return &pb.Follow{
 		List: f.List, Name: f.Name, Summary: f.Summary, Issuers: f.Issuers, State: pb.FollowState(f.State), Most: pb.Verdict(f.Most),
 		Asked: when(f.Asked), Answered: when(f.Answered), Told: f.Told, Position: f.Position, HeadSize: f.HeadSize,
-		Skipped: f.Skipped, Checked: when(f.Checked), Trouble: f.Trouble, ByTrust: f.Terms.ByTrust, TrustOnly: f.Terms.TrustOnly,
+		Skipped: f.Skipped, Checked: when(f.Checked), Trouble: f.Trouble, ByTrust: f.Terms.ByTrust, TrustOnly: f.Terms.TrustOnly, Headless: f.Headless,
 	}
 }
 

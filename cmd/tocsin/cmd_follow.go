@@ -34,6 +34,8 @@ type followLine struct {
 	// ByTrust and TrustOnly say what of it counts.
 	ByTrust   bool `json:"by_trust"`
 	TrustOnly bool `json:"trust_only"`
+	// Headless: statements came, and never a signed head.
+	Headless bool `json:"headless"`
 	// Quarantined is how many of its statements wait for a decision; of all lists together at most 1000 are counted.
 	Quarantined uint64 `json:"quarantined"`
 }
@@ -42,7 +44,7 @@ func describeFollow(f *pb.Follow) followLine {
 	return followLine{
 		f.GetList(), f.GetName(), f.GetSummary(), some(f.GetIssuers()), word(f.GetState()), word(f.GetMost()), stamp(f.GetAsked()),
 		stamp(f.GetAnswered()), f.GetTold(), f.GetPosition(), f.GetHeadSize(), f.GetSkipped(), stamp(f.GetChecked()), f.GetTrouble(),
-		f.GetByTrust(), f.GetTrustOnly(), 0,
+		f.GetByTrust(), f.GetTrustOnly(), f.GetHeadless(), 0,
 	}
 }
 
@@ -275,6 +277,9 @@ func (a *app) follows(cmd *cobra.Command, c *client, preview bool) error {
 					return err
 				}
 				continue
+			}
+			if l.Headless {
+				l.Trouble = strings.TrimPrefix(l.Trouble+"; shows no signed heads: it could show others something else", "; ")
 			}
 			if l.Quarantined > 0 {
 				l.Trouble = strings.TrimPrefix(l.Trouble+"; "+plural(l.Quarantined, "statement")+" in `tocsin quarantine list`", "; ")

@@ -3626,7 +3626,9 @@ type Follow struct {
 	// Whether those who write to it are believed only as far as they are vouched for.
 	ByTrust bool `protobuf:"varint,15,opt,name=by_trust,json=byTrust,proto3" json:"by_trust,omitempty"`
 	// Whether the node follows it by itself, for whom its issuers vouch for. Nothing else of it acts.
-	TrustOnly     bool `protobuf:"varint,16,opt,name=trust_only,json=trustOnly,proto3" json:"trust_only,omitempty"`
+	TrustOnly bool `protobuf:"varint,16,opt,name=trust_only,json=trustOnly,proto3" json:"trust_only,omitempty"`
+	// Whether statements came, and never a signed head: nothing shows whether others get the same.
+	Headless      bool `protobuf:"varint,17,opt,name=headless,proto3" json:"headless,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3769,6 +3771,13 @@ func (x *Follow) GetByTrust() bool {
 func (x *Follow) GetTrustOnly() bool {
 	if x != nil {
 		return x.TrustOnly
+	}
+	return false
+}
+
+func (x *Follow) GetHeadless() bool {
+	if x != nil {
+		return x.Headless
 	}
 	return false
 }
@@ -6410,7 +6419,7 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\fstatement_id\x18\x01 \x01(\tR\vstatementId\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04kind\x18\x03 \x01(\tR\x04kind\x12\x12\n" +
-	"\x04list\x18\x04 \x01(\tR\x04list\"\x95\x04\n" +
+	"\x04list\x18\x04 \x01(\tR\x04list\"\xb1\x04\n" +
 	"\x06Follow\x12\x12\n" +
 	"\x04list\x18\x01 \x01(\tR\x04list\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -6429,7 +6438,8 @@ const file_tocsin_v1_tocsin_proto_rawDesc = "" +
 	"\atrouble\x18\x0e \x01(\tR\atrouble\x12\x19\n" +
 	"\bby_trust\x18\x0f \x01(\bR\abyTrust\x12\x1d\n" +
 	"\n" +
-	"trust_only\x18\x10 \x01(\bR\ttrustOnly\"~\n" +
+	"trust_only\x18\x10 \x01(\bR\ttrustOnly\x12\x1a\n" +
+	"\bheadless\x18\x11 \x01(\bR\bheadless\"~\n" +
 	"\rFollowRequest\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12&\n" +
 	"\x04most\x18\x02 \x01(\x0e2\x12.tocsin.v1.VerdictR\x04most\x12\x1e\n" +
