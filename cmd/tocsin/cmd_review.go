@@ -120,7 +120,8 @@ func (a *app) reviewListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "Show what waits for a decision", Args: cobra.NoArgs,
 		Long: `Show what waits for a decision, the oldest first. With --all, what was decided, too.
-BY is the time by which somebody should decide, with ! if it has passed; nothing is decided then.`,
+BY is the time by which somebody should decide, with ! if it has passed; nothing is decided then.
+On a terminal, SUMMARY is cut where a line ends; "tocsin review show ID" has all of it.`,
 		Example: `  tocsin review list
   tocsin review list --kind dispute --kind appeal
   tocsin review list --overdue`,
@@ -167,7 +168,7 @@ BY is the time by which somebody should decide, with ! if it has passed; nothing
 					if l.Overdue {
 						by += " !"
 					}
-					rows = append(rows, []string{l.ID, l.Kind, l.State, or(l.Asked, ""), fmt.Sprint(l.Count), by, short(l.Summary, 70)})
+					rows = append(rows, []string{l.ID, l.Kind, l.State, or(l.Asked, ""), fmt.Sprint(l.Count), by, strings.Join(strings.Fields(l.Summary), " ")})
 				}
 				if r.PageToken = answer.GetNextPageToken(); r.PageToken == "" {
 					break
@@ -180,7 +181,9 @@ BY is the time by which somebody should decide, with ! if it has passed; nothing
 				a.warn("nothing waits for a decision")
 				return nil
 			}
-			return a.table([]string{"ID", "KIND", "STATE", "SINCE", "TIMES", "BY", "SUMMARY"}, rows)
+			header := []string{"ID", "KIND", "STATE", "SINCE", "TIMES", "BY", "SUMMARY"}
+			fit(header, rows, a.width())
+			return a.table(header, rows)
 		})
 	}
 	return cmd

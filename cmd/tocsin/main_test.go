@@ -257,3 +257,20 @@ func photo(t testing.TB, name string) []byte {
 	}
 	return b
 }
+
+func TestFit(t *testing.T) {
+	for _, c := range []struct {
+		width int
+		want  string
+	}{
+		{0, "one two three four five six seven"},  // no terminal
+		{80, "one two three four five six seven"}, // it fits
+		{40, "one two three four five six…"},      // 40 - 4 - 2 - 4 - 2 are 28
+		{30, "one two three four …"},              // some of it is left
+	} {
+		rows := [][]string{{"held", "äöü!", "one two three four five six seven"}}
+		if fit([]string{"ID", "KIND", "SUMMARY"}, rows, c.width); rows[0][2] != c.want {
+			t.Errorf("width %d: %q, want %q", c.width, rows[0][2], c.want)
+		}
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -44,6 +45,40 @@ func (a *app) table(header []string, rows [][]string) error {
 		fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	return w.Flush()
+}
+
+// width is how many characters a line of the terminal has, 0 if the output is none.
+func (a *app) width() int {
+	f, ok := a.out.(*os.File)
+	if !ok {
+		return 0
+	}
+	w, _, err := term.GetSize(int(f.Fd()))
+	if err != nil {
+		return 0
+	}
+	return w
+}
+
+// fit cuts the last column of a table, with an ellipsis, where its lines would be longer than
+// width characters; but it leaves some of it. 0 cuts nothing.
+func fit(header []string, rows [][]string, width int) {
+	if width <= 0 {
+		return
+	}
+	const gap, least = 2, 20
+	last := len(header) - 1
+	left := width
+	for i, name := range header[:last] {
+		widest := utf8.RuneCountInString(name)
+		for _, row := range rows {
+			widest = max(widest, utf8.RuneCountInString(printable(row[i])))
+		}
+		left -= widest + gap
+	}
+	for _, row := range rows {
+		row[last] = short(printable(row[last]), max(left, least))
+	}
 }
 
 // warn tells what went not quite as wished, but well enough to go on.
