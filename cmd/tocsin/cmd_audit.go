@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -44,7 +47,8 @@ func (a *app) auditListCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "list", Short: "List the last entries", Args: cobra.NoArgs,
 		Long: `List the last entries of the audit log, or with --after all behind a place, the
-oldest first. With --json each line has the whole entry.`,
+oldest first: for each its place, time, kind, id, who brought it about, and the gist of
+it. With --json each line has the whole entry.`,
 		Example: "  tocsin audit list --kind verdict --limit 20\n  tocsin audit list --after 0 --json",
 	}
 	kind := cmd.Flags().String("kind", "", "only entries of this kind, such as verdict, decision or act")
@@ -61,9 +65,13 @@ oldest first. With --json each line has the whole entry.`,
 			if err != nil {
 				return err
 			}
-			for {
+			const row = "%6v  %-19s  %-9s %-27s %-16s %s\n"
+			for first := true; ; first = false {
 				m, err := stream.Recv()
 				if errors.Is(err, io.EOF) {
+					if first && !a.json {
+						a.warn("the audit log has no such entry")
+					}
 					return nil
 				} else if err != nil {
 					return err
@@ -72,7 +80,10 @@ oldest first. With --json each line has the whole entry.`,
 				if a.json {
 					err = a.line(e)
 				} else {
-					_, err = fmt.Fprintf(a.out, "%6d  %s  %-9s %-27s %-16s %s\n", e.Seq, e.At[:19], printable(e.Kind), printable(e.ID), printable(e.Who), printable(gist(e.Body)))
+					if first {
+						fmt.Fprintf(a.out, row, "SEQ", "TIME", "KIND", "ID", "WHO", "WHAT")
+					}
+					_, err = fmt.Fprintf(a.out, row, e.Seq, e.At[:19], printable(e.Kind), printable(e.ID), printable(e.Who), printable(gist(e.Kind, e.Body)))
 				}
 				if err != nil {
 					return err
@@ -84,19 +95,48 @@ oldest first. With --json each line has the whole entry.`,
 }
 
 // gist is what one line says of an entry.
-func gist(body json.RawMessage) string {
+func gist(kind string, body json.RawMessage) string {
 	var v struct {
 		Verdict, Reason string
-		Count           int
-		Of              string
+		Reference       struct{ URL, Alias, Post, Actor string }
+		// Of repeats.
+		Count int
+		Of    string
+		// Of decisions.
+		Review, Choice, Outcome, Why string
+		// Of acts.
+		Does, Platform, Target, State, Note string
+		// Of reports.
+		Agency, Number string
+		// Of addresses that are watched.
+		URL, Post, Actor string
 	}
 	if json.Unmarshal(body, &v) != nil {
-		return ""
+		return "emptied"
 	}
-	if v.Count > 0 {
+	switch kind {
+	case "repeats":
 		return fmt.Sprintf("%d more: %s %s", v.Count, v.Verdict, v.Of)
+	case "decision":
+		text := spaced(v.Choice, "of", v.Review, v.Outcome)
+		if v.Why != "" {
+			text += ": " + v.Why
+		}
+		return text
+	case "act":
+		return spaced(v.Does, "on", v.Platform, v.Target, v.State, v.Note)
+	case "report":
+		return spaced("verdict", v.Verdict, "to", v.Agency, v.Number)
+	case "revisit":
+		return spaced(v.Verdict, cmp.Or(v.Post, v.URL, v.Actor), v.State, v.Note)
 	}
-	return v.Verdict + " " + v.Reason
+	r := &v.Reference
+	return spaced(v.Verdict, v.Reason, cmp.Or(r.Post, r.URL, r.Alias, r.Actor))
+}
+
+// spaced joins what there is with spaces.
+func spaced(all ...string) string {
+	return strings.Join(slices.DeleteFunc(all, func(s string) bool { return s == "" }), " ")
 }
 
 func (a *app) auditShowCommand() *cobra.Command {
