@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -62,7 +63,8 @@ func describeRules(all []*pb.Rule) []ruleLine {
 func (a *app) rulesCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check FILE", Short: "Say whether a file of rules is good", Args: cobra.ExactArgs(1),
-		Long: "Read a file of rules and tell every mistake with its line. No node needs to run.",
+		Long: `Read a file of rules and tell every mistake with its line. No node needs to run.
+With --json each rule is printed, or an object with file and error.`,
 	}
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		text, err := readBounded(args[0], rules.MaxFile)
@@ -71,7 +73,10 @@ func (a *app) rulesCheckCommand() *cobra.Command {
 		}
 		set, err := rules.Load(args[0], text)
 		if err != nil {
-			return err
+			return errors.Join(a.failed("file", args[0], err), err)
+		}
+		if len(set.Rules()) == 0 && !a.json {
+			a.warn("%s has no rules, which is no mistake: each begins with [[rule]]", printable(args[0]))
 		}
 		lines := []ruleLine{}
 		for _, r := range set.Rules() {
@@ -142,6 +147,9 @@ func (a *app) rulesListCommand() *cobra.Command {
 			}
 			if v.GetFailed() > 0 {
 				a.warn("rules failed %d times since they were read, mostly because they cost too much, and did not apply", v.GetFailed())
+			}
+			if len(v.GetRules()) == 0 && !a.json {
+				a.warn("there are no rules; write them into a file, try it with `tocsin rules check FILE`, name it as policy.rules in config.toml and restart the node: docs/policy.md explains them")
 			}
 			return a.printRules(describeRules(v.GetRules()))
 		})
