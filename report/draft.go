@@ -16,6 +16,16 @@ type Reporter struct {
 	TermsURL, LegalURL         string
 }
 
+// ReporterOf reads who reports from the XML of a report.
+func ReporterOf(text []byte) (Reporter, error) {
+	var v struct {
+		Reporter reporter `xml:"reporter"`
+	}
+	err := xml.Unmarshal(text, &v)
+	r := &v.Reporter
+	return Reporter{r.First, r.Last, r.Email, r.Company, r.Terms, r.Legal}, err
+}
+
 // Case is what the node knows of one verdict. It has no media and no bytes of any.
 type Case struct {
 	Verdict string    // its id

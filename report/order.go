@@ -103,7 +103,7 @@ func Check(document []byte, now time.Time) error {
 		}
 	}
 	if root == "report" && one("report/reporter/reportingPerson/email") == "" {
-		return errors.New("it has no e-mail address of the reporting person: set report.email in config.toml")
+		return errors.New("it has no e-mail address of the reporting person: write it into the file, or set report.email in config.toml, restart the node and draft it anew")
 	}
 	return nil
 }

@@ -127,13 +127,22 @@ func (a *app) reportCheckCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "check DIR", Short: "Say whether NCMEC would take the XML of a draft", Args: cobra.ExactArgs(1),
 		Long: `Check the XML of a draft, which may have been edited: every element known, in NCMEC's
-order, none missing, times with a zone and in the past. Nothing is sent.`,
+order, none missing, times with a zone and in the past. Nothing is sent.
+
+What is checked are the files in DIR, as they would be sent. Who reports was written into
+them from [report] of config.toml, as the node had read it when it started. Where
+config.toml, or the node that runs, has something else by now, it is told.`,
 	}
-	cmd.RunE = func(_ *cobra.Command, args []string) error {
+	c := a.client(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		text, details, about, err := readDraft(args[0])
 		if err != nil {
 			return err
 		}
+		drafted, err := report.ReporterOf(text)
+		if err == nil {
+			a.tellReporter(cmd.Context(), c, about.Verdict, &drafted)
+		} // else Check says why
 		if err := report.Check(text, time.Now()); err != nil {
 			return fmt.Errorf("%s: %w", filepath.Join(args[0], reportFile), err)
 		}
@@ -145,12 +154,64 @@ order, none missing, times with a zone and in the past. Nothing is sent.`,
 			return a.line(struct {
 				OK      bool   `json:"ok"`
 				Verdict string `json:"verdict"`
-			}{true, about.Verdict})
+				Email   string `json:"reporter_email"`
+			}{true, about.Verdict, drafted.Email})
 		}
-		_, err = fmt.Fprintf(a.out, "the draft about verdict %s is in order\n", printable(about.Verdict))
+		_, err = fmt.Fprintf(a.out, "the draft about verdict %s is in order; it is sent as it is in %s, and %s reports\n", printable(about.Verdict), args[0], printable(drafted.Email))
 		return err
 	}
 	return cmd
+}
+
+// tellReporter warns where config.toml, or the node that runs, says something else of who
+// reports than a draft. Where it cannot be told, it is silent: a draft can be checked anywhere.
+func (a *app) tellReporter(ctx context.Context, c *client, verdict string, drafted *report.Reporter) {
+	told := false
+	conf, confErr := loadConfig(a.dataDir(), os.Environ(), nil)
+	if confErr == nil && c.server == "" {
+		configured := report.Reporter(conf.Report)
+		for _, d := range differing(&configured, drafted) {
+			told = true
+			a.warn("config.toml has %s = %q, the draft %q", d[0], d[1], d[2])
+		}
+	}
+	if n, err := c.dial(ctx); err == nil {
+		defer n.Close()
+		ctx, cancel := context.WithTimeout(ctx, callTime)
+		defer cancel()
+		// A draft written now, which is thrown away, has what the node has read.
+		if now, err := pb.NewReportServiceClient(n).DraftReport(ctx, &pb.DraftReportRequest{VerdictId: verdict}); err == nil {
+			if running, err := report.ReporterOf(now.GetReportXml()); err == nil {
+				if confErr == nil && c.server == "" {
+					configured := report.Reporter(conf.Report)
+					for _, d := range differing(&configured, &running) {
+						a.warn("the node that runs has still %s = %q: restart it, so that its drafts have %q", d[0], d[2], d[1])
+					}
+				} else {
+					for _, d := range differing(&running, drafted) {
+						told = true
+						a.warn("the node that runs has %s = %q, the draft %q", d[0], d[1], d[2])
+					}
+				}
+			}
+		}
+	}
+	if told {
+		a.warn("the draft is sent as it is: edit its %s, or draft it anew", reportFile)
+	}
+}
+
+// differing are the settings of which two reporters have other values: their names and both values.
+func differing(a, b *report.Reporter) (all [][3]string) {
+	for _, d := range [][3]string{
+		{"report.first_name", a.FirstName, b.FirstName}, {"report.last_name", a.LastName, b.LastName}, {"report.email", a.Email, b.Email},
+		{"report.company", a.Company, b.Company}, {"report.terms_url", a.TermsURL, b.TermsURL}, {"report.legal_url", a.LegalURL, b.LegalURL},
+	} {
+		if d[1] != d[2] {
+			all = append(all, d)
+		}
+	}
+	return all
 }
 
 func (a *app) reportSendCommand() *cobra.Command {
