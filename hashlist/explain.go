@@ -125,6 +125,8 @@ func (w *weighing) missing(d *weighed) []string {
 				return []string{fmt.Sprintf("%s recommends %v, which comes to %v here at most", s.issuer, f.action(*c), w.policy.of(f.action(*c), ^uint8(0)))}
 			case s.list.most < d.verdict:
 				return []string{fmt.Sprintf("matches of the list %s may come to %v at most (follow --most)", s.list.iri, s.list.most)}
+			case f.softened(s) && d.verdict > VerdictHold:
+				return []string{fmt.Sprintf("a circuit breaker that is open has what %s lists come to hold at most (window status): an end to it", s.issuer)}
 			case c.flat && d.verdict > VerdictHold:
 				return []string{"the picture is so flat that it comes to hold at most"}
 			case w.policy.ceiling(agree) < d.verdict:

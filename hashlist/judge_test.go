@@ -467,6 +467,23 @@ func TestDecidedByTheBelieved(t *testing.T) {
 	}
 }
 
+// Explain names the breaker that caps a verdict, and not the picture.
+func TestExplainBreaker(t *testing.T) {
+	w := newTown(t, nil, "alice")
+	w.vouch("alice", 120)
+	b := NewBreaker(w.l, BreakerConfig{PerIssuer: 1, Stay: time.Hour})
+	h, far := hashAt(t, PDQ), hashAt(t, PDQ, first(80)...)
+	for _, p := range []Hash{h, far} {
+		w.ban("alice", p)
+		r := w.l.Lookup(Query{Probes: []Probe{{Hash: p}}})
+		b.Note(&r)
+	}
+	e := w.l.Explain(Query{Probes: []Probe{{Hash: h}}})
+	if e.Verdict != VerdictHold || !strings.Contains(strings.Join(e.Change, "\n"), "reject: a circuit breaker that is open has what "+w.issuer("alice")+" lists come to hold") {
+		t.Errorf("%v, %q", e.Verdict, e.Change)
+	}
+}
+
 // A breaker counts who decides, although somebody whom nobody believes lists the same.
 func TestBreakerCountsTheBelieved(t *testing.T) {
 	w := newTown(t, nil, "alice", "bob")
