@@ -17,8 +17,9 @@ import (
 
 // Bounds of one explanation.
 const (
-	maxExplained  = 50 // statements, and matches of a lookup
-	maxExplaining = 40 // hashes of a statement, or of a verdict of the past, that are looked up again
+	maxExplained  = 50   // statements, and matches of a lookup
+	maxExplaining = 40   // hashes of a statement, or of a verdict of the past, that are looked up again
+	maxSought     = 1000 // retractions of a list that are read to find those of one statement
 )
 
 type explainService struct {
@@ -83,6 +84,16 @@ func (e *explainService) Explain(ctx context.Context, r *pb.ExplainRequest) (*pb
 			seen = append(seen, x.Matches[i].Statement)
 		}
 	}
+	gone, err := e.s.retracted(ctx, also)
+	if err != nil {
+		return nil, err
+	}
+	if len(gone) > 0 && v.Now == nil {
+		v.Now = &pb.Explained{Lookup: &pb.LookupResponse{Verdict: pb.Verdict_VERDICT_ALLOW, Reason: "nothing of it is in force"}}
+	}
+	if v.Now != nil {
+		v.Now.Change = append(v.Now.Change, gone...)
+	}
 	done := map[string]bool{}
 	for _, id := range seen {
 		if done[id] || len(v.Statements) >= maxExplained {
@@ -98,6 +109,50 @@ func (e *explainService) Explain(ctx context.Context, r *pb.ExplainRequest) (*pb
 		}
 	}
 	return v, nil
+}
+
+// retracted tells which statements retracted any of the given ones, or parts of them.
+func (s *Server) retracted(ctx context.Context, ids []string) (all []string, err error) {
+	for _, id := range ids[:min(len(ids), maxExplained)] {
+		rec, known, err := s.cfg.Lists.Record(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		st := &rec.Statement
+		if n := len(st.Hashes) + len(st.Subjects); !known || n == 0 || len(s.cfg.Lists.InForce(st))+len(s.cfg.Lists.SubjectsInForce(st)) == n {
+			continue
+		}
+		sought := 0
+		for r, err := range s.cfg.Lists.After(ctx, rec.Seq, hashlist.Selection{List: st.List, Bare: true}) {
+			if err != nil {
+				return nil, err
+			}
+			if r.Statement.Kind != hashlist.Retraction || r.Statement.Issuer != st.Issuer {
+				continue
+			}
+			if sought++; sought > maxSought || len(all) >= maxExplained {
+				break
+			}
+			full, known, err := s.cfg.Lists.Record(ctx, r.Statement.ID)
+			if err != nil {
+				return nil, err
+			}
+			by := &full.Statement
+			if !known || by.Retracts != id {
+				continue
+			}
+			what := "all"
+			if n := len(by.Hashes) + len(by.Subjects); n > 0 {
+				what = fmt.Sprint(n)
+			}
+			text := fmt.Sprintf("statement %s: %s of it was retracted by statement %s of %s at %s", id, what, by.ID, by.Issuer, by.Published.UTC().Format("2006-01-02 15:04 MST"))
+			if by.Reason != "" {
+				text += ": " + by.Reason
+			}
+			all = append(all, text)
+		}
+	}
+	return all, nil
 }
 
 // queryOf looks hashes up as Lookup does: as the pictures of one file.

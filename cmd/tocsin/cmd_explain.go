@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -231,6 +232,8 @@ func (a *app) printExplained(s *pb.ExplainedStatement) {
 		line("here", "disputed by this node: it does not act")
 	case s.GetOwn():
 		line("here", "confirmed by this node: it acts as its own")
+	case s.GetInForce() == 0 && s.GetExpires() != nil && s.GetExpires().AsTime().Before(time.Now()):
+		line("in force", "nothing of it: it lapsed %s", s.GetExpires().AsTime().Format("2006-01-02 15:04:05 MST"))
 	case s.GetInForce() == 0:
 		line("in force", "nothing of it: it was retracted, has lapsed, or says something else")
 	default:
