@@ -28,6 +28,12 @@ func TestQuestionsAreNotKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := start(t, func(c *Config) {
+		policy := hashlist.DefaultPolicy()
+		policy.Own = testOrigin // the others' refusals count for the breaker
+		if c.Lists, err = hashlist.Open(t.Context(), &memoryLog{places: map[string]uint64{}}, policy); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Lists.Close)
 		w, err := hashlist.OpenWindow(t.Context(), c.Lists, hashlist.WindowConfig{
 			Store: db, Key: bytes.Repeat([]byte{7}, hashlist.WindowKeySize), Keep: time.Hour, Entries: 100, Durable: true, Log: c.Log,
 		})
@@ -39,8 +45,8 @@ func TestQuestionsAreNotKept(t *testing.T) {
 		c.Window, c.Reviews, c.Audit, c.Marks, c.Acts = w, db, db, db, desk
 		c.Breaker = hashlist.BreakerConfig{PerIssuer: 3, Total: 3, Stay: time.Hour}
 	})
-	owner := n.owner()
-	lookups := pb.NewLookupServiceClient(owner)
+	n.lists = n.cfg.Lists
+	lookups := pb.NewLookupServiceClient(n.owner())
 
 	passing, held, refused := encodeJPEG(t, photo(1, 320, 240), 90), encodeJPEG(t, photo(2, 320, 240), 90), encodeJPEG(t, photo(3, 320, 240), 90)
 	n.ban("held", n.media(held).Frames[0].PHash) // which comes to hold at most
