@@ -26,10 +26,11 @@ type Lists struct {
 	seq   uint64        // the fold holds the log up to here
 	grown chan struct{} // closed, and replaced, when seq grows
 
-	generation uint64          // grows whenever something may act that did not, or the reverse
-	stirred    map[string]bool // lists that changed otherwise than by statements in the log, "" for any; see changed
-	turned     []string        // the IDs of statements that began or ended with time; see turn
-	stir       chan struct{}   // has room for one: something changed
+	generation uint64           // grows whenever something may act that did not, or the reverse
+	stirred    map[string]bool  // lists that changed otherwise than by statements in the log, "" for any; see changed
+	turned     []string         // the IDs of statements that began or ended with time; see turn
+	paced      map[string]*pace // by origin of other nodes: what they had stirred lately
+	stir       chan struct{}    // has room for one: something changed
 	// guard tells which of the statements that were appended are not to act yet; nil for none.
 	guard func([]Record) []string
 	// acting is told before something else of a list than before comes to act: what stands on it, if hashes is
@@ -75,7 +76,7 @@ func Open(ctx context.Context, log Log, policy Policy) (*Lists, error) {
 	}
 	l := &Lists{
 		log: log, policy: policy, opened: time.Now(), fold: newFold(), grown: make(chan struct{}),
-		stirred: map[string]bool{}, stir: make(chan struct{}, 1),
+		stirred: map[string]bool{}, paced: map[string]*pace{}, stir: make(chan struct{}, 1),
 		requests: make(chan request), done: make(chan struct{}),
 	}
 	l.fold.own, l.fold.looked = policy.Own, l.opened.Unix()
@@ -244,17 +245,21 @@ func (l *Lists) write(batch []request) {
 	l.mu.Lock()
 	now := l.steady()
 	l.fold.lapse(now)
-	related := l.fold.trust.generation
 	for _, id := range held { // also such as act already
 		l.fold.quarantine(id, true)
 	}
 	for i := range records {
-		l.fold.merge(seqs[i], &records[i].Statement, now)
+		s, related := &records[i].Statement, l.fold.trust.generation
+		l.fold.merge(seqs[i], s, now)
 		l.seq = max(l.seq, seqs[i])
+		if list := l.fold.redefines(s); list != nil {
+			l.stirBy(s.List, list.iri)
+		}
+		if related != l.fold.trust.generation {
+			l.stirBy(s.List, "") // whoever is believed now may have listed anything
+		}
 	}
-	if l.changed(); related != l.fold.trust.generation {
-		l.changed("") // whoever is believed now may have listed anything
-	}
+	l.changed()
 	close(l.grown)
 	l.grown = make(chan struct{})
 	l.mu.Unlock()
@@ -289,6 +294,8 @@ type stirring struct {
 	lists      []string // by their IRI
 	statements []string // the IDs of those that began or ended with time
 	all        bool     // any list
+	seq        uint64   // the log up to here was merged
+	waits      bool     // what others had stirred is to come yet
 	until      int64    // Unix seconds: what began or ended up to then is among it
 }
 
@@ -296,7 +303,10 @@ type stirring struct {
 func (l *Lists) takeStirred() stirring {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	st := stirring{statements: l.turned, until: l.fold.looked}
+	st := stirring{statements: l.turned, until: l.fold.looked, seq: l.seq}
+	for _, p := range l.paced {
+		st.waits = st.waits || len(p.lists) > 0
+	}
 	for iri := range l.stirred {
 		if iri == "" {
 			st.all = true

@@ -77,19 +77,17 @@ func (f *fold) lookBack(since int64) {
 func (l *Lists) turn() {
 	l.mu.Lock()
 	turned, soon := l.fold.turn(time.Now().Unix())
-	all := false
 	for _, n := range turned {
 		if s := &l.fold.stmts[n]; s.kind == Vouch || len(l.turned) >= maxTurned {
-			all = true
+			l.stirBy(s.list.iri, "")
 		} else {
 			l.turned = append(l.turned, s.id)
 		}
 	}
-	if all {
-		l.changed("")
-	} else if len(turned) > 0 {
+	if len(turned) > 0 {
 		l.changed()
 	}
+	l.stirDue()
 	guard := l.guard
 	var vouchings []Record
 	for _, n := range soon {
@@ -104,14 +102,20 @@ func (l *Lists) turn() {
 	}
 }
 
-// untilTurn returns how long nothing begins or ends, at most sweep.
+// untilTurn returns how long nothing begins or ends, and nothing that others had stirred is due, at most sweep.
 func (l *Lists) untilTurn() time.Duration {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	if len(l.fold.turns) == 0 {
-		return sweep
+	wait := sweep
+	if len(l.fold.turns) > 0 {
+		wait = min(wait, time.Until(time.Unix(l.fold.turns[0].at, 0)))
 	}
-	return min(time.Until(time.Unix(l.fold.turns[0].at, 0)), sweep)
+	for _, p := range l.paced {
+		if len(p.lists) > 0 {
+			wait = min(wait, time.Until(p.next))
+		}
+	}
+	return wait
 }
 
 // turnSince has what began or ended after a time (Unix seconds) told of once more.

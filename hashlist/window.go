@@ -44,6 +44,7 @@ type Window struct {
 
 	matching sync.Mutex    // held by whoever compares with the log
 	compared atomic.Uint64 // the log up to here; written under matching
+	since    uint64        // the log up to here was there at Start
 	turned   int64         // Unix seconds: what began or ended up to then was compared before the node ended; 0 if that is not known
 
 	quarantining sync.Mutex // guards quarantine

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +32,9 @@ type world struct {
 	window *hashlist.Window
 	config hashlist.WindowConfig
 	log    strings.Builder
-	n      int // statements made
+	n      int                   // statements made
+	heed   func(*hashlist.Lists) // before the window starts; nil for nothing
+	reads  *atomic.Int64         // uploads read to be judged, by how often; nil if nobody counts
 }
 
 func newWorld(t testing.TB, change func(*hashlist.WindowConfig)) *world {
@@ -66,9 +69,15 @@ func (w *world) open() {
 		w.t.Fatal(err)
 	}
 	w.config.Store, w.config.Quarantine = w.db, w.db
+	if w.reads != nil {
+		w.config.Store = countedStore{w.db, w.reads}
+	}
 	w.config.Log = slog.New(slog.NewTextHandler(&w.log, nil))
 	if w.window, err = hashlist.OpenWindow(w.t.Context(), w.lists, w.config); err != nil {
 		w.t.Fatal(err)
+	}
+	if w.heed != nil {
+		w.heed(w.lists)
 	}
 	w.window.Start()
 }

@@ -18,7 +18,7 @@ func (w *Window) Start() {
 	if w == nil {
 		return
 	}
-	w.lists.takeStirred()
+	w.since = w.lists.takeStirred().seq
 	if w.turned > 0 {
 		w.lists.turnSince(w.turned)
 	}
@@ -84,10 +84,13 @@ func (w *Window) compare(ctx context.Context) error {
 		w.lists.stirAgain(st)
 		return err
 	}
+	if st.waits {
+		return nil // if the node ends before it comes, it is found in the log
+	}
 	if err := w.store.SaveCursor(ctx, windowClock, uint64(max(st.until, 0))); err != nil {
 		return err
 	}
-	return w.store.SaveCursor(ctx, windowCursor, w.compared.Load())
+	return w.store.SaveCursor(ctx, windowCursor, min(w.compared.Load(), st.seq))
 }
 
 // gather reads what is new. Hashes are compared while they are gathered, if they are many.
@@ -101,7 +104,7 @@ func (w *Window) gather(ctx context.Context, n *news, st stirring) error {
 		if err != nil {
 			return err
 		}
-		if err := w.add(ctx, n, &record.Statement, &stirred); err != nil {
+		if err := w.add(ctx, n, &record.Statement, &stirred, record.Seq <= w.since); err != nil {
 			return err
 		}
 		if err := w.compareMany(ctx, n); err != nil {
@@ -112,7 +115,7 @@ func (w *Window) gather(ctx context.Context, n *news, st stirring) error {
 	for _, id := range st.statements {
 		record, known, err := w.lists.Record(ctx, id)
 		if err == nil && known {
-			err = w.add(ctx, n, &record.Statement, &stirred)
+			err = w.add(ctx, n, &record.Statement, &stirred, false)
 		}
 		if err == nil {
 			err = w.compareMany(ctx, n)
@@ -146,17 +149,22 @@ func (w *Window) gather(ctx context.Context, n *news, st stirring) error {
 	return nil
 }
 
-// add notes what a statement of the log may change. A list that is defined anew is added
-// to stirred.
-func (w *Window) add(ctx context.Context, n *news, s *Statement, stirred *[]string) error {
+// add notes what a statement of the log may change. A list that is defined anew, and who is believed, was told of by
+// stirBy, unless that was before Start: then such a list is added to stirred.
+func (w *Window) add(ctx context.Context, n *news, s *Statement, stirred *[]string, untold bool) error {
 	about := ""
 	switch s.Kind {
 	case AddHashes:
 		n.add(s.Hashes, w.lists.radiiOf(s.List))
 		return nil
 	case DefineList:
-		*stirred = append(*stirred, s.List)
+		if untold {
+			*stirred = append(*stirred, s.List)
+		}
 		n.open = true
+		return nil
+	case Vouch:
+		n.all = n.all || untold
 		return nil
 	case Retraction:
 		// What was withdrawn may have spoken against an upload, or for it.
@@ -169,14 +177,17 @@ func (w *Window) add(ctx context.Context, n *news, s *Statement, stirred *[]stri
 	case Confirmation, Dispute:
 		n.open = true
 		about = s.About
-	default: // what is no media; who is believed has been told of by changed
+	default: // what is no media
 		return nil
 	}
 	r, known, err := w.lists.Record(ctx, about)
 	if err != nil || !known {
 		return err
 	}
-	if r.Statement.Kind == DefineList {
+	if r.Statement.Kind == Vouch {
+		n.all = n.all || untold
+	}
+	if r.Statement.Kind == DefineList && untold {
 		*stirred = append(*stirred, r.Statement.List)
 	}
 	n.add(r.Statement.Hashes, w.lists.radiiOf(r.Statement.List))
