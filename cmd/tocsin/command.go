@@ -111,6 +111,15 @@ scan if a file is to be refused.`,
 	root.SetOut(a.out) // the completions keep it
 	root.InitDefaultCompletionCmd()
 	a.begin(root)
+	root.InitDefaultHelpCmd()
+	if help, _, err := root.Find([]string{"help"}); err == nil {
+		help.Args = func(_ *cobra.Command, args []string) error {
+			if c, rest, err := root.Find(args); err == nil && c.HasSubCommands() {
+				return unknownCommand(c, rest)
+			}
+			return nil
+		}
+	}
 	return root
 }
 
