@@ -38,8 +38,7 @@ type hit struct {
 // returns the number of each. There is room for all lines of all buckets, one
 // bucket and one line more.
 //
-// Kernels that use instructions read lines while the writer changes them. That is right on amd64, the one
-// architecture there are such kernels for: its stores become visible in program order, a
+// Kernels that use instructions read lines while the writer changes them. That is right on amd64: its stores become visible in program order, a
 // vector load is made of aligned loads of at least eight bytes, and those are never
 // torn. So an entry whose Insert returned before the query began is seen entirely, and of one that is being
 // written any part may be seen: a part is a candidate at most. The race

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"weak"
 )
 
 // TestGrowth takes the index through several levels and back, and compares it
@@ -351,5 +352,31 @@ func TestIDsOutgrowTheTables(t *testing.T) {
 	check(t, x)
 	for _, p := range stay[:100] {
 		likeScan(t, x, shaken(rnd, p, rnd.IntN(32)), 31, 0)
+	}
+}
+
+// TestIdleReaders: what a reader keeps for its next search does not keep the memory of tables that are gone.
+func TestIdleReaders(t *testing.T) {
+	rnd := newRand(t)
+	for _, radius := range []int{31, 63} { // by the tables, and by the scan
+		x := New[Point256]()
+		x.InsertBatch(clustered[Point256](rnd, 2000), nil)
+		m := x.structure.(*multi[Point256])
+		m.always = radius == 31
+		r := x.begin() // the reader of the search
+		x.end(r)
+		x.Near(random[Point256](rnd), radius, 0, nil)
+		old := m.tables[0].Load()
+		tableOf, memoryOf := weak.Make(old), weak.Make(&old.fps[0])
+		old = nil
+		x.BeginBulk()
+		x.Insert(random[Point256](rnd)) // frees what nobody reads
+		for range 3 {
+			runtime.GC()
+		}
+		if tableOf.Value() != nil || memoryOf.Value() != nil {
+			t.Errorf("radius %d: an idle reader keeps the table: %v, its memory: %v", radius, tableOf.Value() != nil, memoryOf.Value() != nil)
+		}
+		runtime.KeepAlive(x)
 	}
 }

@@ -83,16 +83,25 @@ func (m *multi[P]) near(q P, into *nearest) {
 	split := splitFor(m.words, into.radius)
 	if split == nil || !m.prepare(q, split, into.radius, s) {
 		m.store.scan(q, into)
-		return
+	} else {
+		start, radius := into.start, into.radius
+		if !m.sweep(q, split, s, into) {
+			// A crowd round the query, of which every point is a candidate in many
+			// words. What was found so far is found again.
+			into.begin(radius, into.limit, into.found[:start])
+			m.store.scan(q, into)
+		}
 	}
-	start, radius := into.start, into.radius
-	if !m.sweep(q, split, s, into) {
-		// A crowd round the query, of which every point is a candidate in many
-		// words. What was found so far is found again.
-		into.begin(radius, into.limit, into.found[:start])
-		m.store.scan(q, into)
+	s.forget()
+}
+
+// forget lets go of the tables: an idle reader would keep the memory of those that are gone.
+func (s *search) forget() {
+	clear(s.tables[:])
+	for c := range s.sweeps {
+		s.sweeps[c].fps = nil
 	}
-	clear(s.tables[:m.words])
+	s.block.fps = nil
 }
 
 // prepare fills in the sweeps, one for each word that has a threshold. It
