@@ -14,6 +14,10 @@ var thumbnailSizes = [2]image.Point{{64, 64}, {9, 8}}
 // side of a thumbnail.
 const maxThumbnailSide = 1 << 17
 
+// minVector is the width from which a sum for each window is worth its while: in narrower pictures most of
+// the time goes into columns, and two planes together take half of it.
+const minVector = 512
+
 // thumbnails makes the picture small as goimagehash does for pHash and for
 // dHash: by github.com/nfnt/resize with its bilinear kernel, to the bit. That
 // library copies the picture, filters it for each size and looks for the edge at
@@ -63,7 +67,7 @@ func thumbnails(img image.Image) (small [2]image.Image, ok bool) {
 		}
 		y := shrinkPlane(w, h, 1, 1, m.Y, m.YStride)
 		cb, cr, shift := [2][]uint64{}, [2][]uint64{}, 0
-		if luma.Vectors() {
+		if luma.Vectors() && w >= minVector {
 			cb, cr = shrinkPlane(w, h, sx, sy, m.Cb, m.CStride), shrinkPlane(w, h, sx, sy, m.Cr, m.CStride)
 		} else {
 			cb = shrinkPairs(w, h, sx, sy, m.Cb, m.Cr, m.CStride)
@@ -157,7 +161,7 @@ func shrinkPairs(w, h, sx, sy int, first, second []uint8, stride int) [2][]uint6
 
 // shrinkPlane is shrink for samples of one kind. The words it returns have one sample.
 func shrinkPlane(w, h, sx, sy int, pix []uint8, stride int) (out [2][]uint64) {
-	if luma.Vectors() {
+	if luma.Vectors() && w >= minVector {
 		if out, ok := shrinkVector(w, h, sx, sy, pix, stride); ok {
 			return out
 		}

@@ -126,7 +126,7 @@ const maxVector = 2*360 - 1
 // to the middle and back, and zeros up to a multiple of 8. It may read what is behind row, up to the number
 // of weights. With 18 bits of luma a sum fits for a side of 16 million pixels.
 func Weigh(row, weights []uint32) uint64 {
-	if vectors && len(row) <= maxVector && len(weights) >= len(row) && len(weights)%8 == 0 && len(weights) > 0 && len(weights) <= cap(row) {
+	if vectors && len(row) <= maxVector && len(row) > 0 && len(weights) >= len(row) && len(weights)%8 == 0 && len(weights) <= cap(row) {
 		return weighVector(&row[0], &weights[0], len(weights))
 	}
 	var sum uint64
@@ -144,7 +144,7 @@ func Vectors() bool { return vectors }
 // WeighBytes returns the sum of bytes times their weights, of which there are a multiple of 16, none above
 // 32,767. The sum must fit in 31 bits. Bytes that are not there count as 0.
 func WeighBytes(in []uint8, weights []uint16) uint32 {
-	if vectors && len(weights) <= len(in) && len(weights) > 0 {
+	if vectors && len(weights) <= len(in) && len(weights) > 0 && len(weights)%16 == 0 {
 		return weighBytes(&in[0], &weights[0], len(weights))
 	}
 	var sum uint32
