@@ -252,8 +252,9 @@ func (s *Server) newGRPC(admit admission, options ...grpc.ServerOption) *grpc.Se
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionIdle: time.Minute, Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.WaitForHandlers(true),
 		// A goroutine made for one call has to grow its stack first, which took a tenth of all
-		// the processor's time. Calls that find no worker idle get a goroutine as before.
-		grpc.NumStreamWorkers(uint32(2*runtime.GOMAXPROCS(0))),
+		// the processor's time. Calls that find no worker idle,
+		// because streams hold them, get a goroutine as before.
+		grpc.NumStreamWorkers(uint32(8*runtime.GOMAXPROCS(0))),
 	)...)
 	pb.RegisterLookupServiceServer(g, &lookupService{s: s})
 	pb.RegisterListServiceServer(g, &listService{s: s})
