@@ -17,9 +17,9 @@ func TestThumbnailsEqualLibrary(t *testing.T) {
 	const seed = 21
 	r := rand.New(rand.NewPCG(seed, 1))
 	t.Logf("seed %d", seed)
-	many := 100
+	many, each := 100, 12
 	if raceDetector {
-		many = 10
+		many, each = 10, 3
 	}
 	length := func(limit int) int { return 1 + int(float64(limit-1)*math.Pow(r.Float64(), 2)) }
 	subjects := photographs(t)
@@ -35,7 +35,7 @@ func TestThumbnailsEqualLibrary(t *testing.T) {
 		subjects = append(subjects, noise(r, length(900), length(900)))
 	}
 	for _, size := range []image.Point{{64, 64}, {9, 8}, {64, 65}, {9, 9}, {128, 64}, {576, 512}, {1, 1}, {1, 5000}, {5000, 1}, {2304, 2}, {4096, 3}, {3, 4096}, {4032, 100}} {
-		for range 12 {
+		for range each {
 			subjects = append(subjects, noise(r, size.X, size.Y))
 		}
 	}
