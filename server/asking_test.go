@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -152,5 +153,53 @@ func TestQuestionsAreNotKept(t *testing.T) {
 	}
 	if digested() == before {
 		t.Error("the digest counts no uploads")
+	}
+}
+
+// A question leaves one trace: the log names the token with which somebody asks about what is listed, not the hash, and
+// not for every question. What meets nothing, and what the owner asks, is not logged.
+func TestQuestionsOfTokensAreLogged(t *testing.T) {
+	n := start(t)
+	hashes := randomHashes(2)
+	n.ban("gore", hashes[0])
+	const line = "a question met what is listed"
+	logged := func() int { return strings.Count(n.logged.String(), line) }
+	ask := func(c pb.LookupServiceClient, h hashlist.Hash) {
+		t.Helper()
+		if _, err := c.Lookup(t.Context(), &pb.LookupRequest{Hashes: []string{h.String()}, Asking: true}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	byToken := pb.NewLookupServiceClient(n.dial(n.grpc, n.token("probe", ScopeLookup)))
+	ask(byToken, hashes[1])
+	ask(pb.NewLookupServiceClient(n.owner()), hashes[0])
+	if got := logged(); got != 0 {
+		t.Errorf("%d lines before a token met anything", got)
+	}
+	start := time.Now()
+	for range 200 {
+		ask(byToken, hashes[0])
+	}
+	if got, most := logged(), 1+int(time.Since(start)/askEvery); got < 1 || got > most {
+		t.Errorf("%d lines, want 1 to %d", got, most)
+	}
+	file := encodeJPEG(t, photo(4, 320, 240), 90)
+	n.ban("gore", n.media(file).SHA256)
+	filed := pb.NewLookupServiceClient(n.dial(n.grpc, n.token("filer", ScopeLookup)))
+	before := logged()
+	if _, err := sendMedia(t.Context(), filed, file, &pb.LookupMediaOptions{Asking: true}, 64<<10); err != nil {
+		t.Fatal(err)
+	}
+	if got := logged(); got != before+1 {
+		t.Errorf("a question about a file: %d lines more, want 1", got-before)
+	}
+	out := n.logged.String()
+	if !strings.Contains(out, `"caller":"probe"`) || !strings.Contains(out, `"caller":"filer"`) {
+		t.Error("the log does not name the tokens")
+	}
+	for l := range strings.Lines(out) {
+		if strings.Contains(l, line) && strings.Contains(l, hashes[0].String()) {
+			t.Errorf("the log holds a hash: %s", l)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
@@ -70,7 +71,8 @@ type key struct {
 	Token
 	live context.Context // ends when the token is revoked
 	end  context.CancelFunc
-	rate *rate.Limiter // nil for no limit
+	rate *rate.Limiter  // nil for no limit
+	asks rate.Sometimes // when a question that met something is logged
 }
 
 // spend takes n lookups from what the caller may make.
@@ -89,6 +91,21 @@ func (c *caller) spend(n int) error {
 			text: fmt.Sprintf("token %s makes more than %v lookups a second: try again in %v", c.name, c.key.rate.Limit(), wait.Round(time.Millisecond))}
 	}
 	return nil
+}
+
+// askEvery is how often the log names a token whose questions meet what is listed.
+const askEvery = time.Second
+
+// asked leaves a trace of a question that was answered with a hold or a rejection, beside which nothing is kept: whoever
+// has got hold of a token could try hash after hash, and nobody would know whose it is. The owner of the socket leaves none.
+func (s *Server) asked(ctx context.Context, r *hashlist.Result) {
+	c := callerOf(ctx)
+	if c == nil || c.key == nil || r.Verdict < hashlist.VerdictHold {
+		return
+	}
+	c.key.asks.Do(func() {
+		s.log.Info("a question met what is listed", slog.String("caller", c.name), slog.String("verdict", r.Verdict.String()))
+	})
 }
 
 // keyring holds the tokens, the store's and its own copy of them. Each token
@@ -120,7 +137,7 @@ func openKeyring(ctx context.Context, store Tokens, limit Limit) (*keyring, erro
 }
 
 func (k *keyring) add(t Token) {
-	v := &key{Token: t}
+	v := &key{Token: t, asks: rate.Sometimes{Interval: askEvery}}
 	v.live, v.end = context.WithCancel(context.Background())
 	if k.limit.LookupsPerSecond > 0 {
 		v.rate = rate.NewLimiter(rate.Limit(k.limit.LookupsPerSecond), k.limit.Burst)

@@ -145,6 +145,7 @@ func (s *Server) lookup(ctx context.Context, r *pb.LookupRequest, budget *int, v
 	s.metrics.verdict(result.Verdict)
 	respond(&result, budget, v)
 	if r.GetAsking() {
+		s.asked(ctx, &result)
 		return nil
 	}
 	v.VerdictId = s.audit.verdict(ctx, &q, &result, askedHashes(&q))

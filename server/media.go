@@ -76,6 +76,7 @@ func (s *Server) examine(ctx context.Context, file []byte, q hashlist.Query, ask
 	f.blind = err
 	s.metrics.verdict(f.Verdict)
 	if asking {
+		s.asked(ctx, &f.Result)
 		return f, nil
 	}
 	f.id = s.audit.verdict(ctx, &q, &f.Result, mediaHashes(media))
