@@ -37,7 +37,7 @@ type fold struct {
 	owners   [tables][]owner        // by the IDs in points and texts: the first posting of each
 	postings []posting
 	free     map[uint32][]uint32 // by length: blocks of postings to use again
-	lapsing  lapses
+	lapsing  turns
 	turns    turns
 	looked   int64 // Unix seconds: what begins or ends later is among turns
 	interned map[string]string
@@ -266,7 +266,7 @@ func (f *fold) post(n uint32, v *Statement) {
 	case s.live == 0:
 		f.release(s)
 	case had == 0 && s.expires != 0:
-		heap.Push(&f.lapsing, lapse{s.expires, n})
+		heap.Push(&f.lapsing, turn{at: s.expires, stmt: n})
 	}
 }
 
@@ -435,26 +435,7 @@ func (f *fold) widen() {
 // lapse takes out of force what has lapsed by now.
 func (f *fold) lapse(now time.Time) {
 	for len(f.lapsing) > 0 && f.lapsing[0].at <= now.Unix() {
-		n := heap.Pop(&f.lapsing).(lapse).stmt
+		n := heap.Pop(&f.lapsing).(turn).stmt
 		f.withdraw(n)
 	}
-}
-
-// lapses is a heap of the statements that lapse, the next one first.
-type lapses []lapse
-
-type lapse struct {
-	at   int64 // Unix seconds
-	stmt uint32
-}
-
-func (h lapses) Len() int           { return len(h) }
-func (h lapses) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h lapses) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *lapses) Push(v any)        { *h = append(*h, v.(lapse)) }
-func (h *lapses) Pop() any {
-	old := *h
-	v := old[len(old)-1]
-	*h = old[:len(old)-1]
-	return v
 }

@@ -9,9 +9,9 @@ import (
 // look at the clock themselves. But the recent window has to be told, since nothing comes in at that moment: who is believed from now on
 // may have listed anything, and with what ends something else may count again, an older vouching or what an Accept spoke for.
 
-// turn is a moment at which something counts otherwise than before.
+// turn is a moment at which a statement counts otherwise than before.
 type turn struct {
-	at   int64 // Unix seconds by the system's clock, as for lookups
+	at   int64 // Unix seconds: among fold.turns by the system's clock, as for lookups, among fold.lapsing by the steady one
 	stmt uint32
 	soon bool // not the moment itself, but turnSoon before it
 }
@@ -128,7 +128,7 @@ func (l *Lists) turnSince(since int64) {
 	l.turn()
 }
 
-// turns is a heap, the next one first.
+// turns is a heap, the next one first: its methods implement heap.Interface.
 type turns []turn
 
 func (h turns) Len() int           { return len(h) }
