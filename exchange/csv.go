@@ -103,6 +103,7 @@ type csvReader struct {
 // csvError is about one record; the next can be read.
 type csvError string
 
+// Error implements error.
 func (e csvError) Error() string { return string(e) }
 
 func (c *csvReader) len() int { return len(c.ends) }

@@ -96,6 +96,7 @@ type BadRow struct {
 	Reason string
 }
 
+// Error implements error.
 func (b BadRow) Error() string { return fmt.Sprintf("line %d: %s", b.Line, b.Reason) }
 
 // DefaultMinQuality is the least quality customary with PDQ: 49 and below are

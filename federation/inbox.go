@@ -117,6 +117,7 @@ var errIgnored = errors.New("ignored")
 // badActivity: what was sent breaks the protocol. The text goes back to the sender.
 type badActivity struct{ text string }
 
+// Error implements error.
 func (b badActivity) Error() string { return b.text }
 
 // refuse answers a request that is not acted on.

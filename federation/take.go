@@ -158,6 +158,7 @@ func (s *subscription) signs() bool { return s.f.Head != nil || s.shown > 0 }
 // divergence: the publisher signed two heads, or a head and statements, that cannot both be true.
 type divergence struct{ text string }
 
+// Error implements error.
 func (d *divergence) Error() string { return d.text }
 
 // agree checks the head of a page against the statements taken over so far,

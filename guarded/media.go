@@ -147,6 +147,7 @@ func tame(err error) error {
 
 type tamed struct{ error }
 
+// Unwrap returns the error as it was.
 func (e tamed) Unwrap() error { return e.error }
 
 // Error implements error.
