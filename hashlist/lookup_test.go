@@ -281,6 +281,18 @@ func modelLookup(world []Statement, q Query, own string) []string {
 				d.Radii[a] = min(d.Radii[a], DefaultRadii[a])
 			}
 		}
+		action := s.Action
+		if action == 0 {
+			action = d.Action
+		}
+		labels := slices.Concat(d.Labels, s.Labels)
+		slices.Sort(labels)
+		labels = slices.Compact(labels)
+		report := func(a Algorithm, distance int) {
+			found = append(found, fmt.Sprintf("%s %v %d %v %v", s.ID, a, distance, action, labels))
+		}
+		// Of a video, what is listed, what of that was met, by which frames, and how near.
+		listed, met, frames, nearest := 0, 0, map[int]bool{}, 999
 		for _, h := range s.Hashes {
 			if !strings.Contains(in, fmt.Sprintf("hash %v on %s labels=%v action=%v until=0 by %s\n", h, s.List, s.Labels, s.Action, s.ID)) {
 				continue
@@ -292,15 +304,29 @@ func modelLookup(world []Statement, q Query, own string) []string {
 					best[p.Index] = n
 				}
 			}
-			for _, n := range best {
-				action := s.Action
-				if action == 0 {
-					action = d.Action
+			if h.Algorithm() == VPDQ {
+				listed++
+				if len(best) > 0 {
+					met++
 				}
-				labels := slices.Concat(d.Labels, s.Labels)
-				slices.Sort(labels)
-				found = append(found, fmt.Sprintf("%s %v %d %v %v", s.ID, h.Algorithm(), n, action, slices.Compact(labels)))
 			}
+			for frame, n := range best {
+				if h.Algorithm() == VPDQ {
+					frames[frame], nearest = true, min(nearest, n)
+				} else {
+					report(h.Algorithm(), n)
+				}
+			}
+		}
+		asked := map[int]bool{}
+		for _, p := range q.Probes {
+			if p.Hash.Algorithm() == VPDQ {
+				asked[p.Index] = true
+			}
+		}
+		// Three frames, or all if there are fewer, and four fifths of what is asked about or of what is listed.
+		if n := len(frames); n > 0 && n >= min(3, listed) && (5*n >= 4*len(asked) || 5*met >= 4*listed) {
+			report(VPDQ, nearest)
 		}
 	}
 	slices.Sort(found)
