@@ -212,20 +212,68 @@ func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radi
 	}
 }
 
+// BenchmarkEither reports what it takes to look up a point and its complement: in an index that is folded, and
+// by two searches in one that is not, in turns.
+func BenchmarkEither(b *testing.B) {
+	for _, n := range benchSizes(b) {
+		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
+			points, queries := workload[Point256](n, 20_000, 31)
+			folded, plain := NewFolded(), filled(points)
+			folded.BeginBulk()
+			insertBatches(folded, points)
+			folded.EndBulk()
+			var either, two []time.Duration
+			var near, opposite, near2, opposite2 []Neighbour
+			for i := 0; b.Loop(); i++ {
+				q := queries[i%len(queries)]
+				if i%4 < 2 { // of both kinds of queries
+					q = complement(q)
+				}
+				if i/100%2 == 0 {
+					either = append(either, timed(func() { near, opposite = folded.NearEither(q, 31, near[:0], opposite[:0]) }))
+				} else {
+					two = append(two, timed(func() {
+						near2, _ = plain.Near(q, 31, 0, near2[:0])
+						opposite2, _ = plain.Near(complement(q), 31, 0, opposite2[:0])
+					}))
+				}
+				if i%100 != 99 {
+					continue
+				}
+				near, opposite = folded.NearEither(q, 31, near[:0], opposite[:0])
+				near2, opposite2 = plain.NearEither(q, 31, near2[:0], opposite2[:0])
+				if !slices.Equal(near, near2) || !slices.Equal(opposite, opposite2) {
+					b.Fatalf("folded: %v, %v; not: %v, %v", near, opposite, near2, opposite2)
+				}
+			}
+			if len(two) == 0 {
+				return
+			}
+			b.ReportMetric(0, "ns/op")
+			b.ReportMetric(float64(quantile(either, 0.5))/1e3, "either-p50-us")
+			b.ReportMetric(float64(quantile(either, 0.99))/1e3, "either-p99-us")
+			b.ReportMetric(float64(quantile(two, 0.5))/1e3, "two-p50-us")
+			b.ReportMetric(float64(quantile(two, 0.99))/1e3, "two-p99-us")
+			b.ReportMetric(float64(folded.Stats().Bytes)/float64(n), "B/point")
+		})
+	}
+}
+
 var sink uint64
 
 // onlyLines reads the lines of fingerprints that a search of the tables reads, as fast as this
 // machine's memory gives them, and looks at none: what no search of this kind can beat.
 func onlyLines[P Point](m *multi[P], q P, radius int, s *search) (took time.Duration, n int) {
-	split := splitFor(m.words, radius)
-	if split == nil || !m.kernel.fetches || !m.prepare(permute(q), split, radius, s) {
+	r := m.ring.Load()
+	defer s.forget()
+	if r == nil || !m.kernel.fetches || !m.prepare(permute(q), r, radius, s) {
 		return 0, 0
 	}
 	start := time.Now()
-	m.aim(s)
+	s.aim()
 	i, sum := 0, uint64(0)
-	for c := range m.words {
-		sw := &s.sweeps[c]
+	for _, sw := range s.sweeps {
+		s.list(i + sw.n + sw.distance)
 		for range sw.n {
 			fetchBuckets(&s.at[i+sw.distance], 1, sw.ahead)
 			first := *(*unsafe.Pointer)(unsafe.Pointer(&s.at[i]))

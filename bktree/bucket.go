@@ -1,6 +1,7 @@
 package bktree
 
 import (
+	"math"
 	"sync/atomic"
 	"unsafe"
 )
@@ -28,11 +29,20 @@ type table struct {
 	level
 	memory
 	idBits int // of an entry that hold the ID
+	folded bool
+	blocks
 	mem    *region
 	spares atomic.Pointer[[]memory] // replaced as a whole
 	used   int                      // blocks in use in spares; the writer's, as are:
 	live   int
 	dead   int // vacated lanes
+}
+
+// blocks says where the blocks of a table are in its memory.
+type blocks struct {
+	fpStep int // from the fingerprints of one block to those of the next
+	idStep int // from its entries to those of the next
+	idBase int // the first block's entries
 }
 
 // memory is that of some blocks, the same seen as fingerprints and as entries.
@@ -43,12 +53,15 @@ type memory struct {
 
 // level is the shape of a table.
 type level struct {
+	cut   *cutting
 	bits  int // of the word that choose the bucket
 	lines int // of 32 lanes in a bucket
 }
 
 const (
-	lanes       = 32     // 16-bit fingerprints in a cache line
+	fingerprintBits = 16
+
+	lanes       = 32     // fingerprints in a cache line
 	lineWords   = 8      // 64-bit words in a cache line
 	linesEach   = 3      // cache lines for the fingerprints and the entries of 32 lanes
 	minIDBits   = 16     // as a tag has no more than the bits of a word
@@ -60,37 +73,97 @@ const (
 func (l level) buckets() int  { return 1 << l.bits }
 func (l level) capacity() int { return l.lines*lanes - 1 }
 
-// address is the bucket of a word.
-func (l level) address(word uint16) int { return int(word >> (wordBits - l.bits)) }
+// address is the bucket of a word. If it is folded, turn has ones where the fingerprint and the tag of
+// the point are to be turned, which is everywhere or nowhere.
+func (t *table) address(word uint32) (bucket int, turn uint16) {
+	if t.folded {
+		all := uint32(int32(word) >> 31)
+		return int((word ^ all) << 1 >> (32 - t.bits)), uint16(all)
+	}
+	return int(word >> (32 - t.bits)), 0
+}
 
-// stride is the lines of a block, those of its entries included.
-func (l level) stride() int { return l.lines * linesEach }
+// stride is the lines from the fingerprints of one block to those of the next.
+func (l level) stride() int {
+	if l.cut.folded {
+		return l.lines
+	}
+	return l.lines * linesEach
+}
+
+// of is the shape of the table of word c. Where a word is too narrow for as many buckets, it has a quarter
+// of them, of as many lines as are needed when other words' buckets are as full as
+// fits allows: half the buckets would leave more lanes empty.
+func (l level) of(c int) level {
+	width := l.cut.width[c]
+	if l.cut.folded {
+		width--
+	}
+	if l.bits <= width {
+		return l
+	}
+	mean := 4 * float64(l.fits()>>l.bits)
+	return level{l.cut, l.bits - 2, int(math.Ceil((mean + 1.5*math.Sqrt(mean) + 1) / lanes))}
+}
 
 // newTable returns an empty table for the IDs below 1<<idBits - 1.
 func newTable(l level, idBits int) *table {
-	mem := newRegion(l.buckets() * l.stride() * lineWords)
-	t := &table{level: l, memory: memoryOf(mem), idBits: idBits, mem: mem}
+	mem := newRegion(l.buckets() * l.lines * linesEach * lineWords)
+	t := &table{level: l, memory: l.memoryOf(mem), idBits: idBits, folded: l.cut.folded, blocks: l.blocks(), mem: mem}
 	t.spares.Store(new([]memory))
 	return t
 }
 
-func memoryOf(r *region) memory {
-	return memory{view[uint64](r, 0, len(r.words)), view[uint32](r, 0, 2*len(r.words))}
+func (l level) memoryOf(r *region) memory {
+	n := len(r.words)
+	if l.cut.folded {
+		return memory{view[uint64](r, 0, n/linesEach), view[uint32](r, n/linesEach, 2*(n-n/linesEach))}
+	}
+	return memory{view[uint64](r, 0, n), view[uint32](r, 0, 2*n)}
 }
 
 func (t *table) bytes() int64 {
 	n := int64(len(*t.spares.Load()))
-	return t.mem.bytes() + n*spareBlocks*int64(t.stride())*lineWords*8
+	return t.mem.bytes() + n*spareBlocks*int64(t.lines)*linesEach*lineWords*8
 }
 
-// entry is what a table keeps of a point besides its fingerprint; after is the word after
-// that.
-func (t *table) entry(id ID, after uint16) uint32 {
-	return uint32(id) + 1 | t.tag(after)<<t.idBits
+// entry is what a table keeps of a point besides its fingerprint; following are the bits that
+// follow that on the ring.
+func (t *table) entry(id ID, following uint16) uint32 {
+	return uint32(id) + 1 | t.tag(following)<<t.idBits
 }
 
-// tag is what an entry keeps of the word after the fingerprint.
-func (t *table) tag(after uint16) uint32 { return uint32(after >> (t.idBits - minIDBits)) }
+// tag is what an entry keeps of the bits that follow the fingerprint.
+func (t *table) tag(following uint16) uint32 { return uint32(following >> (t.idBits - minIDBits)) }
+
+// tagBits is how many these are.
+func (t *table) tagBits() int { return 32 - t.idBits }
+
+// spareTag returns the first eight bits of the tag of a lane, from 1, of a block, and false if they are not kept:
+// a block of many points has no room for those of the last lanes, and tables that are not folded have none,
+// as an insert takes an eighth longer with them.
+func (t *table) spareTag(fps []uint64, lane int) (tag uint8, ok bool) {
+	if !t.folded {
+		return 0, false
+	}
+	at := t.lines*lineWords*8 - lane
+	tag = uint8(atomic.LoadUint64(&fps[at>>3]) >> (at & 7 * 8))
+	// The count is read after the tag: one more than are counted may be written just now, but no more than that had
+	// been when the tag was read.
+	count := int(fingerprint(fps, 0)&^vacated) + 1
+	return tag, at >= 2*(count+1)
+}
+
+// setSpareTag keeps them, if there is room when so many lanes are in use. For the writer of a folded table.
+func (t *table) setSpareTag(fps []uint64, lane, count int, entry uint32) {
+	at := t.lines*lineWords*8 - lane
+	if at < 2*(count+1) {
+		return
+	}
+	tag := uint8(uint64(entry>>t.idBits) << 8 >> t.tagBits())
+	word, shift := &fps[at>>3], at&7*8
+	publish(word, *word&^(0xff<<shift)|uint64(tag)<<shift)
+}
 
 // id returns the ID of an entry other than noPoint.
 func (t *table) id(entry uint32) ID { return ID(entry&(1<<t.idBits-1)) - 1 }
@@ -104,9 +177,15 @@ func (t *table) block(i int) ([]uint64, []uint32) {
 	} else {
 		i += t.buckets()
 	}
-	first := i * t.stride()
-	ids, end := first+t.lines, first+t.stride()
-	return m.fps[first*lineWords : ids*lineWords : ids*lineWords], m.ids[ids*lineWords*2 : end*lineWords*2 : end*lineWords*2]
+	fps, ids := i*t.fpStep, i*t.idStep+t.idBase
+	return m.fps[fps:][: t.lines*lineWords : t.lines*lineWords], m.ids[ids:][: t.lines*lanes : t.lines*lanes]
+}
+
+func (l level) blocks() blocks {
+	if l.cut.folded {
+		return blocks{fpStep: l.lines * lineWords, idStep: l.lines * lanes}
+	}
+	return blocks{fpStep: l.stride() * lineWords, idStep: l.stride() * lineWords * 2, idBase: l.lines * lineWords * 2}
 }
 
 func fingerprint(fps []uint64, lane int) uint16 {
@@ -135,7 +214,7 @@ func (t *table) put(bucket int, fp uint16, entry uint32) {
 	}
 	if t.used%spareBlocks == 0 {
 		old := *t.spares.Load()
-		grown := append(old[:len(old):len(old)], memoryOf(&region{words: make([]uint64, spareBlocks*t.stride()*lineWords)}))
+		grown := append(old[:len(old):len(old)], t.memoryOf(&region{words: make([]uint64, spareBlocks*t.lines*linesEach*lineWords)}))
 		t.spares.Store(&grown)
 	}
 	fresh := t.buckets() + t.used
@@ -162,6 +241,9 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, entry uint32) bo
 			}
 		}
 		setFingerprint(fps, free, fp)
+		if t.folded {
+			t.setSpareTag(fps, free, count, entry)
+		}
 		publishID(&ids[free], entry)
 		if !more {
 			setFingerprint(fps, 0, uint16(count))
@@ -174,6 +256,9 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, entry uint32) bo
 	}
 	count++
 	publishID(&ids[count], entry)
+	if t.folded {
+		t.setSpareTag(fps, count, count, entry)
+	}
 	if count < 4 { // in one word with the count
 		publish(&fps[0], fps[0]&^(0xffff<<(count*16)|0xffff)|uint64(fp)<<(count*16)|uint64(count))
 		return true
@@ -183,8 +268,9 @@ func (t *table) putBlock(fps []uint64, ids []uint32, fp uint16, entry uint32) bo
 	return true
 }
 
-// remove vacates the lane of a point that is in the bucket.
-func (t *table) remove(bucket int, id ID) {
+// remove vacates the lane of a point that is in the bucket of a word.
+func (t *table) remove(word uint32, id ID) {
+	bucket, _ := t.address(word)
 	for i := bucket; ; {
 		fps, ids := t.block(i)
 		head := fingerprint(fps, 0)
@@ -221,6 +307,5 @@ func (t *table) each(bucket int, visit func(fp uint16, entry uint32)) {
 // lineOf returns the address of the first fingerprints of a bucket, and of its entries, to
 // be fetched ahead of use.
 func (t *table) lineOf(bucket int) (fps, ids unsafe.Pointer) {
-	fps = unsafe.Pointer(&t.fps[bucket*t.stride()*lineWords])
-	return fps, unsafe.Add(fps, t.lines*lineWords*8)
+	return unsafe.Pointer(&t.fps[bucket*t.fpStep]), unsafe.Pointer(&t.ids[bucket*t.idStep+t.idBase])
 }

@@ -166,21 +166,41 @@ func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
 		}
 		points[id] = &p
 	}
-	for c := range m.words {
-		tb := m.tables[c].Load()
-		if (tb == nil) != (m.level < 0) {
-			t.Fatalf("level %d, and table %d is %v", m.level, c, tb)
-		}
-		if tb != nil {
-			checkTable(t, tb, c, tb.buckets(), points)
+	r := m.ring.Load()
+	if (r == nil) != (m.level < 0) {
+		t.Fatalf("level %d, and the ring is %v", m.level, r)
+	}
+	if r != nil {
+		checkRing(t, r, points)
+		for c := range r.cut.words {
+			if tb := r.tables[c].Load(); tb.idBits < m.idBits {
+				t.Fatalf("table %d has %d bits for an ID, of which there should be %d", c, tb.idBits, m.idBits)
+			}
 		}
 	}
 	if b := m.build; b != nil {
-		if b.from != m.tables[b.word].Load() || b.next >= b.from.buckets() {
+		if b.from != r.tables[b.word].Load() || b.next >= b.from.buckets() {
 			t.Fatalf("a build is stuck at %d", b.next)
 		}
-		if b.to.bits >= b.from.bits {
-			checkTable(t, b.to, b.word, b.next<<(b.to.bits-b.from.bits), points)
+		checkTable(t, b.to, b.word, b.next, points)
+	}
+	if mv := m.move; mv != nil {
+		if mv.next >= m.end || mv.to.cut == r.cut || m.build != nil {
+			t.Fatalf("a move is stuck at %d of %d", mv.next, m.end)
+		}
+		checkRing(t, mv.to, points[:min(mv.next, len(points))])
+	}
+}
+
+func checkRing[P Point](t testing.TB, r *ring, points []*P) {
+	t.Helper()
+	for c := range maxWords {
+		tb := r.tables[c].Load()
+		if (tb != nil) != (c < r.cut.words) {
+			t.Fatalf("table %d of %d is %v", c, r.cut.words, tb)
+		}
+		if tb != nil {
+			checkTable(t, tb, c, tb.buckets(), points)
 		}
 	}
 }
@@ -212,9 +232,10 @@ func checkTable[P Point](t testing.TB, tb *table, c, upto int, points []*P) {
 				if int(id) >= len(points) || points[id] == nil {
 					t.Fatalf("word %d, bucket %d: ID %d is no point", c, bucket, id)
 				}
-				var w [maxWords + 2]uint16
-				cut(points[id], &w)
-				if seen[id] || tb.address(w[c]) != bucket || fingerprint(fps, lane) != w[c+1] || ids[lane] != tb.entry(id, w[c+2]) {
+				at, fp, following := filing(tb, c, points[id])
+				tag, kept := tb.spareTag(fps, lane)
+				if seen[id] || at != bucket || fingerprint(fps, lane) != fp || ids[lane] != tb.entry(id, following) ||
+					kept && int(tag) != int(following>>8)&^(0xff>>min(tb.tagBits(), 8)) || !kept && tb.cut.folded && count < tb.lines*(lanes/2) {
 					t.Fatalf("word %d, bucket %d: ID %d is there wrongly (seen: %v)", c, bucket, id, seen[id])
 				}
 				seen[id] = true
@@ -237,10 +258,40 @@ func checkTable[P Point](t testing.TB, tb *table, c, upto int, points []*P) {
 		t.Fatalf("word %d: counts %d points, %d vacated lanes, %d blocks; has %d, %d, %d", c, tb.live, tb.dead, tb.used, live, dead, len(blocks))
 	}
 	for id, p := range points {
-		if below := p != nil && tb.address(word(p, c)) < upto; seen[id] != below {
+		below := p != nil
+		if below {
+			bucket, _, _ := filing(tb, c, p)
+			below = bucket < upto
+		}
+		if seen[id] != below {
 			t.Fatalf("word %d: ID %d is there: %v, should be: %v", c, id, seen[id], below)
 		}
 	}
+}
+
+// filing says where a table of word c has a point, and as what, bit by bit.
+func filing[P Point](tb *table, c int, p *P) (bucket int, fp, following uint16) {
+	k := tb.cut
+	bit := func(c, i int) int { // the ith, from the first, of a word
+		at := k.offset[c%k.words] + k.width[c%k.words] - 1 - i
+		return int(words(p)[at>>6] >> (at & 63) & 1)
+	}
+	first, skip := 0, 0
+	if k.folded {
+		first, skip = bit(c, 0), 1
+	}
+	for i := range tb.bits {
+		bucket = bucket<<1 | bit(c, skip+i) ^ first
+	}
+	for i := range fingerprintBits {
+		fp = fp<<1 | uint16(bit(c+1, i)^first)
+		if i < k.rest[c] {
+			following = following<<1 | uint16(bit(c+1, fingerprintBits+i)^first)
+		} else {
+			following = following<<1 | uint16(bit(c+2, i-k.rest[c])^first)
+		}
+	}
+	return bucket, fp, following
 }
 
 func checkTree[P Point](t testing.TB, tr *tree[P], owner map[ID]P) {
@@ -348,8 +399,6 @@ func words[P Point](p *P) []uint64 {
 	panic("unreachable")
 }
 
-func width[P Point]() int { return 64 * len(words(new(P))) }
-
 func flip[P Point](p P, i int) P {
 	switch p := any(&p).(type) {
 	case *Point64:
@@ -374,7 +423,7 @@ func random[P Point](r *rand.Rand) P {
 }
 
 // clustered makes n points of which a tenth are the centre of up to eight
-// others no more than 40 (of 256) or 10 (of 64) bits away.
+// others no more than 40 (of 256) or 10 (of 64) bits away, or as far from its complement.
 func clustered[P Point](r *rand.Rand, n int) []P {
 	points := make([]P, 0, n+8)
 	for len(points) < n {
@@ -382,7 +431,11 @@ func clustered[P Point](r *rand.Rand, n int) []P {
 		points = append(points, p)
 		if r.IntN(10) == 0 {
 			for range 1 + r.IntN(8) {
-				points = append(points, shaken(r, p, r.IntN(1+min(40, width[P]()*10/64))))
+				near := shaken(r, p, r.IntN(1+min(40, width[P]()*10/64)))
+				if r.IntN(4) == 0 {
+					near = complement(near)
+				}
+				points = append(points, near)
 			}
 		}
 	}

@@ -16,6 +16,7 @@ func TestReadersBesideWriter(t *testing.T) {
 	t.Run("scan 256", func(t *testing.T) { besideWriter(t, newIndex[Point256](newScan[Point256]())) })
 	t.Run("64", func(t *testing.T) { besideWriter(t, New[Point64]()) })
 	t.Run("256", func(t *testing.T) { besideWriter(t, New[Point256]()) })
+	t.Run("mixed 256", func(t *testing.T) { besideWriter(t, shaped[Point256](mixed)) })
 	t.Run("tree 256", func(t *testing.T) { besideWriter(t, newIndex[Point256](newTree[Point256]())) })
 }
 

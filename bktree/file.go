@@ -15,9 +15,7 @@ func (m *multi[P]) keep(id ID, p P) {
 	m.store.put(id, p)
 }
 
-// file puts points into the tables. That means to write to three cache lines in each of
-// sixteen tables, none of which is near: so the buckets are fetched first, then, by their
-// counts, the lanes, and then they are written to.
+// file puts points into the tables.
 func (m *multi[P]) file(ids []ID, points []P) {
 	if len(ids) == 0 {
 		return
@@ -27,31 +25,20 @@ func (m *multi[P]) file(ids []ID, points []P) {
 		// No lane can hold such an ID. With IDs as dense as they are given, tables grow
 		// before that: it takes readers that for long keep many IDs from being given again.
 		m.stop()
-		m.fill(levelFor(int(m.n.Load())), runtime.GOMAXPROCS(0))
+		m.fill(m.levelFor(int(m.n.Load())), runtime.GOMAXPROCS(0))
 	} else if m.level >= 0 {
-		for i := range points {
-			cut(&points[i], &m.cuts[i])
-		}
-		cuts := m.cuts[:len(points)]
-		ahead := (inFlight + len(ids) - 1) / len(ids) // words
-		for c := -2 * ahead; c < m.words; c++ {
-			if next := c + 2*ahead; next < m.words {
-				m.expectBuckets(next, cuts)
-			}
-			if next := c + ahead; next >= 0 && next < m.words {
-				m.expectLanes(next, cuts)
-			}
-			if c >= 0 {
-				t := m.tables[c].Load()
-				for i := range cuts {
-					t.file(c, &cuts[i], ids[i])
+		m.fileIn(m.ring.Load(), ids, points)
+		if b := m.build; b != nil {
+			for i := range ids {
+				if w := &m.cuts[i]; b.copied(w) {
+					b.to.file(b.word, w, ids[i])
 				}
 			}
 		}
-		if b := m.build; b != nil {
-			for i := range cuts {
-				if b.from.address(cuts[i][b.word]) < b.next {
-					b.to.file(b.word, &cuts[i], ids[i])
+		if m.move != nil {
+			for i, id := range ids {
+				if int(id) < m.move.next {
+					m.fileIn(m.move.to, ids[i:i+1], points[i:i+1])
 				}
 			}
 		}
@@ -59,29 +46,53 @@ func (m *multi[P]) file(ids []ID, points []P) {
 	m.tend(len(ids))
 }
 
-// file adds a point, of which these are the words, to the table of word c.
-func (t *table) file(c int, w *[maxWords + 2]uint16, id ID) {
-	t.put(t.address(w[c]), w[c+1], t.entry(id, w[c+2]))
-}
-
-func (m *multi[P]) expectBuckets(c int, cuts [][maxWords + 2]uint16) {
-	if !m.kernel.fetches {
+// fileIn puts points into the tables of a ring, and leaves their words in m.cuts. That means to write to
+// three cache lines in each of the tables, none of which is near: so the buckets are fetched first, then, by their
+// counts, the lanes, and then they are written to.
+func (m *multi[P]) fileIn(r *ring, ids []ID, points []P) {
+	if len(ids) == 0 {
 		return
 	}
-	t := m.tables[c].Load()
+	cuts, words := m.cuts[:len(points)], r.cut.words
+	for i := range points {
+		cut(r.cut, &points[i], &cuts[i])
+	}
+	ahead := (inFlight + len(ids) - 1) / len(ids) // words
+	for c := -2 * ahead; c < words; c++ {
+		if next := c + 2*ahead; next < words && m.kernel.fetches {
+			r.tables[next].Load().expectBuckets(next, cuts)
+		}
+		if next := c + ahead; next >= 0 && next < words && m.kernel.fetches {
+			r.tables[next].Load().expectLanes(next, cuts)
+		}
+		if c >= 0 {
+			t := r.tables[c].Load()
+			for i := range cuts {
+				t.file(c, &cuts[i], ids[i])
+			}
+		}
+	}
+}
+
+// file adds a point, of which these are the words, to the table of word c.
+func (t *table) file(c int, w *pieces, id ID) {
+	bucket, turn := t.address(w[c])
+	fp, following := t.cut.fingerprint(w, c)
+	t.put(bucket, fp^turn, t.entry(id, following^turn))
+}
+
+func (t *table) expectBuckets(c int, cuts []pieces) {
 	for i := range cuts {
-		fps, _ := t.lineOf(t.address(cuts[i][c]))
+		bucket, _ := t.address(cuts[i][c])
+		fps, _ := t.lineOf(bucket)
 		ownLine(fps)
 	}
 }
 
-func (m *multi[P]) expectLanes(c int, cuts [][maxWords + 2]uint16) {
-	if !m.kernel.fetches {
-		return
-	}
-	t := m.tables[c].Load()
+func (t *table) expectLanes(c int, cuts []pieces) {
 	for i := range cuts {
-		fps, ids := t.lineOf(t.address(cuts[i][c]))
+		bucket, _ := t.address(cuts[i][c])
+		fps, ids := t.lineOf(bucket)
 		lane := min(int(*(*uint16)(fps)&^vacated)+1, t.capacity())
 		if lane >= lanes {
 			ownLine(unsafe.Add(fps, lane*2))
@@ -103,18 +114,19 @@ func (m *multi[P]) resume() {
 	}
 	m.suspended = false
 	if n := int(m.n.Load()); n >= m.from {
-		m.fill(levelFor(n), runtime.GOMAXPROCS(0))
+		m.fill(m.levelFor(n), runtime.GOMAXPROCS(0))
 	}
 	m.tend(0)
 }
 
-// filed is a point on its way to one table: its word, the next one, and its entry.
+// filed is a point on its way to one table.
 type filed struct {
-	word, fp uint16
-	entry    uint32
+	low   uint16 // the bucket's bits below those that choose the bin
+	fp    uint16
+	entry uint32
 }
 
-// bins collect entries by the upper half of their word, until there are enough of
+// bins collect entries by the first bits of their bucket, until there are enough of
 // one kind.
 type bins struct {
 	points []filed
@@ -125,39 +137,41 @@ type bins struct {
 const (
 	binBits  = 8
 	binCount = 1 << binBits
-	maxBin   = 4096
+	// Entries in a bin at most, by trial. Of folded tables a bin has eight times as many buckets.
+	maxBin       = 4096
+	maxBinFolded = 8192
 )
 
-func newBins(points int) *bins {
-	size := min(max(points/binCount, 16), maxBin)
+func newBins(points int, k *cutting) *bins {
+	most := maxBin
+	if k.folded {
+		most = maxBinFolded
+	}
+	size := min(max(points/binCount, 16), most)
 	return &bins{size: size, points: make([]filed, binCount*size)}
 }
 
 // fill makes all tables of what is in the store.
 func (m *multi[P]) fill(level, workers int) {
 	n := int(m.n.Load())
-	next := make(chan int, m.words)
-	for c := range m.words {
+	m.level, m.idBits = level, m.idBitsFor(level)
+	r := newRing(m.levels[level], m.idBits)
+	next := make(chan int, r.cut.words)
+	for c := range r.cut.words {
 		next <- c
 	}
 	close(next)
-	var fresh [maxWords]*table
-	m.idBits = m.idBitsFor(level)
 	var wait sync.WaitGroup
-	for range min(workers, m.words) {
+	for range min(workers, r.cut.words) {
 		wait.Go(func() {
-			b := newBins(n)
+			b := newBins(n, r.cut)
 			for c := range next {
-				fresh[c] = newTable(levels[level], m.idBits)
-				m.store.fill(fresh[c], c, b)
+				m.store.fill(r.tables[c].Load(), c, b)
 			}
 		})
 	}
 	wait.Wait()
-	m.level = level
-	for c := range m.words {
-		m.tables[c].Store(fresh[c])
-	}
+	m.replace(r)
 }
 
 // fill puts all points into the table of word c, in which nobody looks yet. Point after
@@ -165,9 +179,11 @@ func (m *multi[P]) fill(level, workers int) {
 // time. The buckets for one bin fit the processor's own cache.
 func (s *store[P]) fill(t *table, c int, b *bins) {
 	var p P
-	per := int(unsafe.Sizeof(p)) / 8 // 64-bit words in a point, of four 16-bit words each
-	next, after := (c+1)%(4*per), (c+2)%(4*per)
+	per := int(unsafe.Sizeof(p)) / 8 // 64-bit words in a point
+	k := t.cut
+	next, after := (c+1)%k.words, (c+2)%k.words
 	shift := segmentBits[P]()
+	below := max(t.bits-binBits, 0)
 	for at, seg := range *s.segments.Load() {
 		if seg == nil {
 			continue
@@ -176,27 +192,30 @@ func (s *store[P]) fill(t *table, c int, b *bins) {
 		for w, live := range seg.live {
 			for ; live != 0; live &= live - 1 {
 				slot := w<<6 + bits.TrailingZeros64(live)
+				point := words[slot*per:][:per]
+				bucket, turn := t.address(k.piece(point, c))
+				fp, following := k.beside(k.piece(point, next), k.piece(point, after), c)
+				bin := bucket >> below
 				e := filed{
-					word:  uint16(words[slot*per+c>>2] >> (c & 3 * wordBits)),
-					fp:    uint16(words[slot*per+next>>2] >> (next & 3 * wordBits)),
-					entry: t.entry(ID(at<<shift+slot), uint16(words[slot*per+after>>2]>>(after&3*wordBits))),
+					low:   uint16(bucket - bin<<below),
+					fp:    fp ^ turn,
+					entry: t.entry(ID(at<<shift+slot), following^turn),
 				}
-				bin := int(e.word >> (wordBits - binBits))
 				b.points[bin*b.size+b.used[bin]] = e
 				if b.used[bin]++; b.used[bin] == b.size {
-					b.empty(t, bin)
+					b.empty(t, bin, below)
 				}
 			}
 		}
 	}
 	for bin := range b.used {
-		b.empty(t, bin)
+		b.empty(t, bin, below)
 	}
 }
 
-func (b *bins) empty(t *table, bin int) {
+func (b *bins) empty(t *table, bin, below int) {
 	for _, e := range b.points[bin*b.size:][:b.used[bin]] {
-		t.put(t.address(e.word), e.fp, e.entry)
+		t.put(bin<<below+int(e.low), e.fp, e.entry)
 	}
 	b.used[bin] = 0
 }

@@ -80,6 +80,14 @@ func New[P Point]() *Index[P] {
 	return x
 }
 
+// NewFolded returns an empty Index for points of 256 bits that are looked up with NearEither. With some seven million
+// points or more that takes three quarters of two calls of Near, and a call of Near half as long again as with New.
+func NewFolded() *Index[Point256] {
+	x := New[Point256]()
+	x.structure.(*multi[Point256]).levels = levelsFolded
+	return x
+}
+
 // NewExact returns an empty Index for points that are only asked for themselves,
 // with Find or with Near at radius 0. It takes 38 bytes for a point of 256 bits, and at
 // other radii scans all points.
@@ -200,6 +208,29 @@ func (x *Index[P]) near(p P, radius, limit int, dst []Neighbour, into *nearest) 
 	into.begin(radius, limit, dst)
 	x.structure.near(p, into)
 	return into.finish()
+}
+
+// NearEither is Near, without a limit, for a point and for its complement, which has every bit turned: it appends
+// to opposite what is near that, at the distance from that. See NewFolded.
+func (x *Index[P]) NearEither(p P, radius int, near, opposite []Neighbour) (_, _ []Neighbour) {
+	if radius < 0 {
+		return near, opposite
+	}
+	r := x.begin()
+	defer x.end(r)
+	p = permute(p)
+	m, ok := x.structure.(*multi[P])
+	if !ok || radius == 0 {
+		near, _ = x.near(p, radius, 0, near, &r.nearest)
+		opposite, _ = x.near(complement(p), radius, 0, opposite, &r.nearest)
+		return near, opposite
+	}
+	r.nearest.begin(radius, 0, near)
+	r.opposite.begin(radius, 0, opposite)
+	m.nearEither(p, &r.nearest, &r.opposite)
+	near, _ = r.nearest.finish()
+	opposite, _ = r.opposite.finish()
+	return near, opposite
 }
 
 // Stats returns the size of the index.

@@ -27,17 +27,39 @@ func newRace[P Point]() *race[P] {
 	}
 	r.indexes["index"] = New[P]()
 	for _, k := range kernels() {
-		r.indexes[k.name] = newEager[P](k)
+		r.indexes[k.name] = newEager[P](k, nil)
+		if width[P]() == 256 {
+			r.indexes[k.name+", folded"] = newEager[P](k, folded)
+		}
+	}
+	if width[P]() == 256 {
+		r.indexes["mixed"] = newEager[P](best, mixed)
 	}
 	return r
 }
 
+// What a folded index has from seven million points on, with few: folded tables of several shapes, and moves from one ring
+// to another.
+var (
+	folded = []level{{thirteen, 7, 1}, {thirteen, 7, 2}, {thirteen, 7, 3}, {thirteen, 10, 1}, {thirteen, 10, 2}, {thirteen, 13, 1}, {thirteen, 13, 2}}
+	mixed  = []level{{sixteen, 7, 1}, {thirteen, 7, 2}, {sixteen, 7, 3}, {thirteen, 10, 1}, {thirteen, 10, 2}, {sixteen, 13, 1}, {thirteen, 13, 2}}
+)
+
 // newEager is New with a kernel of one's choice, and with tables from eight points
 // on that are searched always.
-func newEager[P Point](k kernel) *Index[P] {
-	x := New[P]()
+func newEager[P Point](k kernel, levels []level) *Index[P] {
+	x := shaped[P](levels)
 	m := x.structure.(*multi[P])
 	m.kernel, m.from, m.until, m.always = k, 8, 4, true
+	return x
+}
+
+// shaped is New with tables of one's choice; nil for those that an Index has.
+func shaped[P Point](levels []level) *Index[P] {
+	x := New[P]()
+	if levels != nil {
+		x.structure.(*multi[P]).levels = levels
+	}
 	return x
 }
 
@@ -111,6 +133,13 @@ func (r *race[P]) near(t fataler, p P, radius, limit int) {
 		if got, cut := into.finish(); !slices.Equal(got, want) || cut != wantCut {
 			t.Fatalf("%s: structure.near within %d, limit %d = %v, %v\nwant %v, %v", name, radius, limit, got, cut, want, wantCut)
 		}
+		if limit <= 0 {
+			wantOpposite, _ := r.model.near(complement(p), radius, 0)
+			got, opposite := x.NearEither(p, radius, []Neighbour{mark}, []Neighbour{mark})
+			if got[0] != mark || opposite[0] != mark || !slices.Equal(got[1:], want) || !slices.Equal(opposite[1:], wantOpposite) {
+				t.Fatalf("%s: NearEither within %d = %v, %v\nwant %v, %v", name, radius, got, opposite, want, wantOpposite)
+			}
+		}
 		if n := x.Stats().Points; n != len(r.model.ids) {
 			t.Fatalf("%s: %d points, want %d", name, n, len(r.model.ids))
 		}
@@ -175,6 +204,9 @@ func randomOperations[P Point](t *testing.T) {
 			p := rapid.SampledFrom(bases).Draw(t, "base")
 			for _, i := range rapid.SliceOfN(rapid.IntRange(0, width[P]()-1), 0, 12).Draw(t, "flips") {
 				p = flip(p, i)
+			}
+			if rapid.IntRange(0, 3).Draw(t, "turned") == 0 {
+				p = complement(p)
 			}
 			return p
 		})

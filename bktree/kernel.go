@@ -17,23 +17,33 @@ type sweep struct {
 	allow    int            // 48: bits by which a fingerprint may differ from it, less those flipped in the key
 	capacity int            // 56: of a bucket
 	ahead    int            // 64: lines of a bucket to fetch ahead; 0: none
+	_        int            // 72: the kernel's place in shells
+	shells   unsafe.Pointer // 80: *uint32, where flips begin to be of one bit more, by how many buckets are left; then 0
 
 	// The same for sweepGo, which the race detector and checkptr watch.
 	key    int // the bucket of the query's own word
-	stride int // lines of a bucket, those of its entries included
+	stride int // lines from one bucket's fingerprints to the next one's
 	lines  int // of fingerprints in a bucket
+
+	// For what becomes of the hits.
+	table  *table
+	word   int
+	tag    uint32 // of the query
+	rest   int    // how many bits of a tag are the next word's
+	more   int    // bits that may differ in the word after the next one, besides what is left of allow
+	turned bool   // the bucket has points whose word begins with another bit than the query's
 }
 
 // hit is a cache line with fingerprints that may differ as much as they do.
 type hit struct {
 	line uint32 // counted from the start of the table
 	mask uint32 // the lanes
-	left uint32 // flips from the bucket's on, itself included
+	left uint32 // buckets from its own on, itself included
 	_    uint32
 }
 
 // A kernel goes through the buckets of a sweep and writes to hits the lines with
-// candidates, and to full the flips of full buckets, which may go on elsewhere. While it is at one it
+// candidates, and to full which buckets are full and may go on elsewhere, as left in hit. While it is at one it
 // asks for the lines of another, so that memory is never waited for idly. It
 // returns the number of each. There is room for all lines of all buckets, one
 // bucket and one line more.
@@ -68,13 +78,13 @@ func sweepGo(s *sweep, hits *hit, full *uint32) (nhits, nfull int) {
 		fetchBuckets((*uintptr)(unsafe.Add(s.at, s.distance*8)), s.n, s.ahead)
 	}
 	for i, flip := range flips {
-		bucket := s.key ^ int(flip&0xffff)
-		allow := (uint64(s.allow)-uint64(flip>>16))*low16 | 0x8000*low16
+		bucket := s.key ^ int(flip&keyMask)
+		allow := (uint64(s.allow)-uint64(flip>>keyBits))*low16 | 0x8000*low16
 		line := bucket * s.stride
 		words := unsafe.Slice((*uint64)(unsafe.Add(s.fps, line*lineWords*8)), s.lines*lineWords)
 		count := int(atomic.LoadUint64(&words[0]) & (vacated - 1))
 		if count == s.capacity {
-			*(*uint32)(unsafe.Add(unsafe.Pointer(full), nfull*4)) = flip
+			*(*uint32)(unsafe.Add(unsafe.Pointer(full), nfull*4)) = uint32(s.n - i)
 			nfull++
 		}
 		valid := ^uint32(1) // lane 0 is the count

@@ -2,121 +2,137 @@
 
 #include "textflag.h"
 
-// Both kernels do what sweepGo does, one cache line at a time; the comments there
+// The kernels do what sweepGo does, one cache line at a time; the comments there
 // and at type kernel say why that is right. Written by hand because there is little of it, and
 // because Go's simd package is an experiment that lacks prefetches.
 //
-// Registers, in both:
+// Registers, in all:
 //	R8   where the next address is     R12  lines to fetch ahead, of one bucket
-//	R9   next flip                     R13  bits a fingerprint may differ
-//	R10  flips left                    DI   where the next hit goes
-//	R11  buckets to fetch ahead        SI   where the next full bucket's flip goes
-//	BX   number of the line            DX   its address
+//	R9   points a bucket holds         R13  lines to fetch ahead, those left
+//	R10  buckets left                  DI   where the next hit goes
+//	R11  buckets to fetch ahead        SI   where the next full bucket goes
+//	BX   scratch                       DX   address of the line
 //	CX   lanes to look at from here    AX   scratch, then the mask
-//	R14  the table's memory            R15  points a bucket holds
+//	R14  the table's memory            R15  buckets left when their keys begin to differ by a bit more
 
-// FETCH asks for the lines of the bucket R11 addresses on.
-#define FETCH(line, none) \
-	TESTQ R12, R12          \
-	JZ   none               \
-	MOVQ (R8)(R11*8), AX    \
-	MOVQ R12, CX            \
-line:                       \
-	PREFETCHT0 (AX)         \
-	ADDQ $64, AX            \
-	DECQ CX                 \
-	JNZ  line               \
-none:
-
-// BUCKET leaves the next bucket's address in DX and its first line in BX, and with
-// LANES the lanes in use in CX; the flip is kept in full if the bucket is full. Lane 0
-// is the count with a flag, and in front of the lanes it counts.
-#define BUCKET() \
+// SWEEP is a kernel, of which LINE leaves the mask of the lanes within the allowed distance in AX, and LESS allows
+// a bit less. Hits are rare, so it branches to note them; full buckets are rarer.
+#define SWEEP(LINE, LESS) \
+	MOVQ s+0(FP), AX        \
+	MOVQ hits+8(FP), DI     \
+	MOVQ full+16(FP), SI    \
+	MOVQ 0(AX), R8          \
+	MOVQ 16(AX), R10        \
+	MOVQ 24(AX), R14        \
+	MOVQ 32(AX), R11        \
+	MOVQ 56(AX), R9         \
+	MOVQ 64(AX), R12        \
+	TESTQ R10, R10          \
+	JZ   done               \
+	MOVQ $0, 72(AX)         \
+	JMP  shell              \
+bucket:                     \
+	CMPQ R10, R15           \
+	JEQ  farther            \
+near:                       \
+	MOVQ R12, R13           \
+	MOVQ (R8)(R11*8), BX    \
+	TESTQ R13, R13          \
+	JZ   fetched            \
+fetch:                      \
+	PREFETCHT0 (BX)         \
+	ADDQ $64, BX            \
+	DECQ R13                \
+	JNZ  fetch              \
+fetched:                    \
 	MOVQ (R8), DX           \
 	ADDQ $8, R8             \
+	LINE                    \
+	MOVWLZX (DX), CX        /* lane 0: the count and a flag */ \
+	ANDL $0x7fff, CX        \
+	CMPL CX, R9             \
+	JEQ  whole              \
+counted:                    \
+	INCL CX                 /* lane 0 is in front of the lanes it counts */ \
+	CMPL CX, $32            \
+	JGE  first              \
+	BZHIL CX, AX, AX        /* without the lanes not in use */ \
+first:                      \
+	ANDL $-2, AX            /* without lane 0 */ \
+	JNZ  note               \
+noted:                      \
+	SUBL $32, CX            \
+	JG   more               \
+	DECQ R10                \
+	JNZ  bucket             \
+	JMP  done               \
+more:                       \
+	ADDQ $64, DX            \
+	LINE                    \
+	CMPL CX, $32            \
+	JGE  next               \
+	BZHIL CX, AX, AX        \
+next:                       \
+	TESTL AX, AX            \
+	JZ   noted              \
+note:                       \
 	MOVQ DX, BX             \
 	SUBQ R14, BX            \
-	SHRQ $6, BX
-#define LANES() \
-	MOVWLZX (DX), CX        \
-	ANDL $0x7fff, CX        \
-	XORL AX, AX             \
-	CMPL CX, R15            \
-	SETEQ AX                \
-	LEAQ (SI)(AX*4), SI     \
-	INCL CX
+	SHRQ $6, BX             \
+	MOVL BX, (DI)           /* number of the line */ \
+	MOVL AX, 4(DI)          \
+	MOVL R10, 8(DI)         \
+	ADDQ $16, DI            \
+	JMP  noted              \
+farther:                    \
+	LESS                    \
+	MOVQ s+0(FP), AX        \
+shell:                      \
+	MOVQ 72(AX), BX         \
+	MOVQ 80(AX), R15        \
+	MOVLQZX (R15)(BX*4), R15 \
+	INCQ 72(AX)             \
+	JMP  near               \
+whole:                      \
+	MOVL R10, (SI)          \
+	ADDQ $4, SI             \
+	JMP  counted            \
+done:                       \
+	VZEROUPPER              \
+	SUBQ  hits+8(FP), DI    \
+	SHRQ  $4, DI            \
+	MOVQ  DI, nhits+24(FP)  \
+	SUBQ  full+16(FP), SI   \
+	SHRQ  $2, SI            \
+	MOVQ  SI, nfull+32(FP)  \
+	RET
+
+// ALLOWED leaves in CX what is allowed in the first bucket: what the key differs by, the next word may not.
+#define ALLOWED() \
+	MOVQ 8(AX), BX          \
+	MOVLQZX (BX), BX        \
+	SHRQ $24, BX            \
+	MOVQ 48(AX), CX         \
+	SUBQ BX, CX
+
+#define LESS512 VPADDW Z3, Z1, Z1
+#define LESS2 VPADDW Y9, Y1, Y1
+
+// BITALG compares 32 lanes in one go.
+#define BITALG \
+	VPXORD (DX), Z0, Z2     \
+	VPOPCNTW Z2, Z2         \
+	VPCMPUW $2, Z1, Z2, K1  /* at most what is allowed */ \
+	KMOVD K1, AX
 
 // func sweepAVX512(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 TEXT ·sweepAVX512(SB), NOSPLIT, $0-40
 	MOVQ s+0(FP), AX
-	MOVQ hits+8(FP), DI
-	MOVQ full+16(FP), SI
-	MOVQ 0(AX), R8
-	MOVQ 8(AX), R9
-	MOVQ 16(AX), R10
-	MOVQ 24(AX), R14
-	MOVQ 32(AX), R11
-	MOVQ 64(AX), R12
 	VPBROADCASTW 40(AX), Z0     // the query's next word in all 32 lanes
-	MOVQ 48(AX), R13
-	MOVQ 56(AX), R15            // capacity
-	TESTQ R10, R10
-	JZ   done512
-
-bucket512:
-	FETCH(fetch512, none512)
-	MOVL  (R9), BX              // flip: key bits below, their number above
-	MOVL  BX, (SI)              // in case the bucket is full
-	ADDQ  $4, R9
-	MOVL  BX, CX
-	SHRL  $16, CX
-	MOVL  R13, AX
-	SUBL  CX, AX                // what the key differs by, the next word may not
-	VPBROADCASTW AX, Z1
-	BUCKET()
-	LANES()
-	VPXORD (DX), Z0, Z2
-	VPOPCNTW Z2, Z2             // differing bits of each lane
-	VPCMPUW $2, Z1, Z2, K1      // at most what is allowed
-	KMOVD K1, AX
-	ANDL  $-2, AX               // without lane 0
-
-line512:
-	CMPL  CX, $32
-	JGE   all512
-	BZHIL CX, AX, AX            // without the lanes not in use
-
-all512:
-	MOVL  BX, (DI)
-	MOVL  AX, 4(DI)
-	MOVL  R10, 8(DI)
-	NEGL  AX                    // carry: the mask is not empty
-	SBBQ  AX, AX
-	ANDQ  $16, AX
-	ADDQ  AX, DI                // keep the hit if so
-	SUBL  $32, CX
-	JLE   next512
-	INCL  BX
-	ADDQ  $64, DX
-	VPXORD (DX), Z0, Z2
-	VPOPCNTW Z2, Z2
-	VPCMPUW $2, Z1, Z2, K1
-	KMOVD K1, AX
-	JMP   line512
-
-next512:
-	DECQ  R10
-	JNZ   bucket512
-
-done512:
-	VZEROUPPER
-	SUBQ  hits+8(FP), DI
-	SHRQ  $4, DI
-	MOVQ  DI, nhits+24(FP)
-	SUBQ  full+16(FP), SI
-	SHRQ  $2, SI
-	MOVQ  SI, nfull+32(FP)
-	RET
+	ALLOWED()
+	VPBROADCASTW CX, Z1
+	VPTERNLOGD $0xff, Z3, Z3, Z3 // -1 in each
+	SWEEP(BITALG, LESS512)
 
 // Bits in each value of four bits, and the lower four bits of each byte.
 DATA nibbles<>+0(SB)/8, $0x0302020102010100
@@ -136,9 +152,9 @@ GLOBL nibbles<>(SB), RODATA|NOPTR, $32
 	VPADDB t, x, x       \
 	VPMADDUBSW Y5, x, x
 
-// LINE leaves the mask of the lanes within Y1-1 of the query in AX. Packing takes 128
+// HALVES compares 16 lanes and 16 more. Packing takes 128
 // bits of either half in turn; the permutation puts them in order.
-#define LINE() \
+#define HALVES \
 	VPXOR (DX), Y0, Y6      \
 	VPXOR 32(DX), Y0, Y7    \
 	COUNT(Y6, Y8)           \
@@ -152,16 +168,11 @@ GLOBL nibbles<>(SB), RODATA|NOPTR, $32
 // func sweepAVX2(s *sweep, hits *hit, full *uint32) (nhits, nfull int)
 TEXT ·sweepAVX2(SB), NOSPLIT, $0-40
 	MOVQ s+0(FP), AX
-	MOVQ hits+8(FP), DI
-	MOVQ full+16(FP), SI
-	MOVQ 0(AX), R8
-	MOVQ 8(AX), R9
-	MOVQ 16(AX), R10
-	MOVQ 24(AX), R14
-	MOVQ 32(AX), R11
-	MOVQ 64(AX), R12
 	VPBROADCASTW 40(AX), Y0     // the query's next word in 16 lanes
-	MOVQ 48(AX), R13
+	ALLOWED()
+	INCQ CX                     // the comparison is "less than"
+	VMOVD CX, X1
+	VPBROADCASTW X1, Y1
 	MOVL $0x0f0f0f0f, CX
 	VMOVD CX, X3
 	VPBROADCASTD X3, Y3
@@ -169,59 +180,8 @@ TEXT ·sweepAVX2(SB), NOSPLIT, $0-40
 	MOVL $0x01010101, CX
 	VMOVD CX, X5
 	VPBROADCASTD X5, Y5
-	MOVQ 56(AX), R15            // last: where code is shared, a global's address goes through R15
-	TESTQ R10, R10
-	JZ   done2
-
-bucket2:
-	FETCH(fetch2, none2)
-	MOVL  (R9), BX              // flip: key bits below, their number above
-	MOVL  BX, (SI)              // in case the bucket is full
-	ADDQ  $4, R9
-	MOVL  BX, CX
-	SHRL  $16, CX
-	LEAL  1(R13), AX            // the comparison is "less than"
-	SUBL  CX, AX
-	VMOVD AX, X1
-	VPBROADCASTW X1, Y1
-	BUCKET()
-	LANES()
-	LINE()
-	ANDL  $-2, AX
-
-line2:
-	CMPL  CX, $32
-	JGE   all2
-	BZHIL CX, AX, AX
-
-all2:
-	MOVL  BX, (DI)
-	MOVL  AX, 4(DI)
-	MOVL  R10, 8(DI)
-	NEGL  AX
-	SBBQ  AX, AX
-	ANDQ  $16, AX
-	ADDQ  AX, DI
-	SUBL  $32, CX
-	JLE   next2
-	INCL  BX
-	ADDQ  $64, DX
-	LINE()
-	JMP   line2
-
-next2:
-	DECQ  R10
-	JNZ   bucket2
-
-done2:
-	VZEROUPPER
-	SUBQ  hits+8(FP), DI
-	SHRQ  $4, DI
-	MOVQ  DI, nhits+24(FP)
-	SUBQ  full+16(FP), SI
-	SHRQ  $2, SI
-	MOVQ  SI, nfull+32(FP)
-	RET
+	VPCMPEQW Y9, Y9, Y9         // -1 in each
+	SWEEP(HALVES, LESS2)
 
 // func fetchLine(p unsafe.Pointer)
 TEXT ·fetchLine(SB), NOSPLIT, $0-8

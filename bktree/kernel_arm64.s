@@ -11,7 +11,7 @@
 //	R10  flips left                    R14  points a bucket holds
 //	R11  where the address is of the bucket to fetch ahead
 //	R4   the table's memory            R1   where the next hit goes
-//	R5   number of the line            R2   where the next full bucket's flip goes
+//	R5   number of the line            R2   where the next full bucket goes
 //	R6   its address                   R7   lanes to look at from here
 //	R15  the mask                      R3   scratch
 //	V16  the query's next word in eight lanes
@@ -83,8 +83,8 @@ ahead:
 none:
 	ADD  $8, R11
 	MOVWU.P 4(R9), R5           // flip: key bits below, their number above
-	MOVW R5, (R2)               // in case the bucket is full
-	SUB  R5>>16, R13, R3        // what the key differs by, the next word may not
+	MOVW R10, (R2)              // in case the bucket is full
+	SUB  R5>>24, R13, R3        // what the key differs by, the next word may not
 	ADD  $1, R3
 	VDUP R3, V19.B16
 	MOVD.P 8(R8), R6
@@ -94,7 +94,7 @@ none:
 	AND  $0x7fff, R7
 	CMP  R14, R7
 	CSET EQ, R3
-	ADD  R3<<2, R2              // keep the flip if the bucket is full
+	ADD  R3<<2, R2              // keep that if it is
 	ADD  $1, R7                 // lane 0 is in front of the count's lanes
 	LINE()
 	AND  $0xfffffffe, R15       // without lane 0

@@ -11,17 +11,17 @@ import (
 // sweepPlain is a kernel as one would write it down.
 func sweepPlain(tb *table, flips []uint32, key, fp, allow int) (hits []hit, full []uint32) {
 	for i, flip := range flips {
-		bucket := key ^ int(flip&0xffff)
+		bucket := key ^ int(flip&keyMask)
 		fps, _ := tb.block(bucket)
 		count := int(fingerprint(fps, 0) &^ vacated)
 		if count == tb.capacity() {
-			full = append(full, flip)
+			full = append(full, uint32(len(flips)-i))
 		}
 		for line := range tb.lines {
 			h := hit{line: uint32(bucket*tb.stride() + line), left: uint32(len(flips) - i)}
 			for j := range lanes {
 				lane := line*lanes + j
-				if lane > 0 && lane <= count && bits.OnesCount16(fingerprint(fps, lane)^uint16(fp)) <= allow-int(flip>>16) {
+				if lane > 0 && lane <= count && bits.OnesCount16(fingerprint(fps, lane)^uint16(fp)) <= allow-int(flip>>keyBits) {
 					h.mask |= 1 << j
 				}
 			}
@@ -34,8 +34,9 @@ func sweepPlain(tb *table, flips []uint32, key, fp, allow int) (hits []hit, full
 }
 
 // raceKernels compares every kernel with sweepPlain on a table that fill fills.
-func raceKernels(t *testing.T, l level, flips []uint32, key, fp, allow int, fill func(fps []uint64)) {
+func raceKernels(t *testing.T, l level, from, n, key, fp, allow int, fill func(fps []uint64)) {
 	t.Helper()
+	flips := balls[l.bits].flips[from:][:n]
 	tb := newTable(l, minIDBits)
 	for bucket := range tb.buckets() {
 		fps, _ := tb.block(bucket)
@@ -44,7 +45,7 @@ func raceKernels(t *testing.T, l level, flips []uint32, key, fp, allow int, fill
 	wantHits, wantFull := sweepPlain(tb, flips, key, fp, allow)
 	var at []uintptr
 	for _, flip := range flips {
-		fps, _ := tb.block(key ^ int(flip&0xffff))
+		fps, _ := tb.block(key ^ int(flip&keyMask))
 		at = append(at, uintptr(unsafe.Pointer(&fps[0])))
 	}
 	at = append(at, at[:min(len(at), 1+key%bucketsAhead)]...)
@@ -60,6 +61,8 @@ func raceKernels(t *testing.T, l level, flips []uint32, key, fp, allow int, fill
 		if k.fetches {
 			s.ahead, s.distance = 1+len(flips)%l.lines, len(at)-len(flips)
 		}
+		left := balls[l.bits].shells(from, len(flips))
+		s.shells = unsafe.Pointer(&left)
 		nhits, nfull := k.sweep(s, &hits[0], &full[0])
 		if !slices.Equal(hits[:nhits], wantHits) || !slices.Equal(full[:nfull], wantFull) {
 			t.Fatalf("%s: %d bits, %d lines, %d flips, key %#x, fingerprint %#x, %d allowed:\n%v, %v, want\n%v, %v",
@@ -80,14 +83,15 @@ func TestKernels(t *testing.T) {
 	t.Logf("fastest: %s", best.name)
 	rnd := newRand(t)
 	for range sized(200) {
-		l := level{bits: 7, lines: 1 + rnd.IntN(12)}
+		l := level{cut: []*cutting{sixteen, thirteen}[rnd.IntN(2)], bits: 7, lines: 1 + rnd.IntN(12)}
 		if rnd.IntN(20) == 0 {
 			l.lines = maxLines
 		}
 		all := balls[l.bits].flips
-		flips := all[:1+rnd.IntN(min(len(all), maxFlips))]
+		from := rnd.IntN(len(all))
+		n := 1 + rnd.IntN(min(len(all)-from, maxFlips))
 		fp, closeness := rnd.IntN(1<<16), rnd.IntN(12)
-		raceKernels(t, l, flips, rnd.IntN(1<<l.bits), fp, maxThreshold+rnd.IntN(2*maxThreshold+2-maxThreshold), func(fps []uint64) {
+		raceKernels(t, l, from, n, rnd.IntN(1<<l.bits), fp, maxThreshold+rnd.IntN(2*maxThreshold+2-maxThreshold), func(fps []uint64) {
 			count := rnd.IntN(l.capacity() + 1)
 			switch rnd.IntN(4) {
 			case 0:
@@ -114,10 +118,11 @@ func FuzzKernels(f *testing.F) {
 	f.Add(uint64(1), uint8(1), uint8(7), uint8(3), []byte("fingerprints"))
 	f.Add(uint64(2), uint8(6), uint8(127), uint8(9), []byte{0, 0, 255, 255, 128})
 	f.Fuzz(func(t *testing.T, seed uint64, lines, n, allow uint8, data []byte) {
-		l := level{bits: 7, lines: 1 + int(lines%8)}
+		l := level{cut: []*cutting{sixteen, thirteen}[lines>>7], bits: 7, lines: 1 + int(lines%8)}
 		rnd := rand.New(rand.NewPCG(seed, 0))
-		flips := balls[7].flips[:1+int(n)%maxFlips]
-		raceKernels(t, l, flips, rnd.IntN(128), rnd.IntN(1<<16), maxThreshold+int(allow)%(maxThreshold+2), func(fps []uint64) {
+		all := len(balls[7].flips)
+		from := rnd.IntN(all)
+		raceKernels(t, l, from, 1+int(n)%(all-from), rnd.IntN(128), rnd.IntN(1<<16), maxThreshold+int(allow)%(maxThreshold+2), func(fps []uint64) {
 			for lane := range l.lines * lanes {
 				v := uint16(rnd.Uint32())
 				if len(data) > 1 {

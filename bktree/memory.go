@@ -51,6 +51,17 @@ func (r *region) free() {
 	r.words, r.mapped = nil, nil
 }
 
+// touch has the system give a huge page of fresh memory, which it clears first: that takes a millisecond. It returns
+// false when there is none of that number.
+func (r *region) touch(page int) bool {
+	at := page * hugePage / 8
+	if at >= len(r.words) {
+		return false
+	}
+	r.words[at] = 0
+	return true
+}
+
 func (r *region) bytes() int64 {
 	return int64(cap(r.words)) * 8
 }

@@ -2,6 +2,7 @@ package bktree
 
 import (
 	"math/bits"
+	"slices"
 	"sync/atomic"
 	"unsafe"
 )
@@ -17,21 +18,40 @@ type multi[P Point] struct {
 	store  *store[P]
 	limbo  *limbo
 	kernel kernel
-	words  int
+	levels []level
 	from   int // tablesFrom and tablesUntil, but in tests
 	until  int
-	always bool                            // search the tables even if the scan is cheaper; for tests
-	tables [maxWords]atomic.Pointer[table] // nil: none, scan; all are or none, but for moments
-	n      atomic.Int64                    // points
+	always bool                 // search the tables even if the scan is cheaper; for tests
+	ring   atomic.Pointer[ring] // nil: no tables, scan
+	n      atomic.Int64         // points
 
 	// The writer's:
 	level     int // index in levels that the tables are to have; -1: none
 	end       int // IDs from here on were never given
 	idBits    int // the fewest of any table, while there are tables
 	build     *build
-	bins      *bins                          // nil but while there are tables to fill
-	cuts      [maxBatch][maxWords + 2]uint16 // of file
+	move      *move
+	bins      *bins            // nil but while there are tables to fill
+	cuts      [maxBatch]pieces // of file
 	suspended bool
+}
+
+// ring is a table for each word, all with the same points.
+type ring struct {
+	cut    *cutting
+	tables [maxWords]atomic.Pointer[table] // as many as there are words
+}
+
+// move is a ring on its way, of points that are cut in another way than those of the
+// present one, whose place it takes when it is done. Point by point, in the order of IDs, they are filed
+// in it. What is filed and dropped meanwhile goes to both where the ID was passed.
+type move struct {
+	to   *ring
+	next int // IDs below this are filed
+
+	// First the memory is had, a page at a time: to file the first few points would be to want all
+	// of it at once, and wait for a second.
+	word, page int // the next page, of the table of a word
 }
 
 // build is a table on its way to a level with as many buckets, or to the same. Bucket by bucket, from the first, the
@@ -43,26 +63,40 @@ type build struct {
 	next     int // buckets of from below this are copied
 }
 
-// levels are the shapes of a table, by growing capacity. From a level to the next the
+// levels64, levels256 and levelsFolded are the shapes of tables, by growing capacity. From a level to the next the
 // buckets get longer by a line, which is cheap, as entries keep their place;
 // now and then they get eight times as many, which means to look at every point again.
-var levels = func() []level {
-	l := []level{{7, 1}, {7, 2}, {7, 3}, {10, 1}, {10, 2}, {10, 3}, {13, 1}, {13, 2}, {13, 3}}
-	for lines := 1; lines <= maxLines; lines += 1 + lines/8 {
-		l = append(l, level{wordBits, lines})
-	}
-	return l
-}()
+var (
+	levels64     = levelsOf(four, maxLines)
+	levels256    = levelsOf(sixteen, maxLines)
+	levelsFolded = append(levelsOf(sixteen, 4), lengthening(thirteen, maxBits, maxLines/8)...)
+)
 
 const maxLines = 512 // 2^30 points
 
+// levelsOf are those with 7, 10, 13 and 16 bits, the last with buckets of up to so many lines.
+func levelsOf(k *cutting, most int) []level {
+	return slices.Concat(lengthening(k, 7, 3), lengthening(k, 10, 3), lengthening(k, 13, 3), lengthening(k, 16, most))
+}
+
+func lengthening(k *cutting, bits, most int) (l []level) {
+	for lines := 1; lines <= most; lines += 1 + lines/8 {
+		l = append(l, level{k, bits, lines})
+	}
+	return l
+}
+
 // fits is how many points a level is meant for. With evenly spread words 1 bucket in
-// 300 or fewer is full then: the mean is 2.6 standard deviations or more below the capacity.
+// 300 or fewer is full then: the mean is 2.6 standard deviations or more below the capacity. Folded
+// tables are the large ones, and may be fuller: 1 bucket in 100 then is.
 func (l level) fits() int {
 	c := l.capacity()
 	root := 0
 	for (root+1)*(root+1) <= c {
 		root++
+	}
+	if l.cut.folded {
+		return (c - root*9/4) << l.bits
 	}
 	return (c - root*5/2) << l.bits
 }
@@ -77,20 +111,25 @@ const (
 	// build. From 18 points a bucket to 158, growing to the next level means to copy at most 89
 	// entries for each point that arrives before the one after it is due.
 	pace = 96
+	// Points filed in a new ring for each point filed or dropped during a move.
+	movePace = 4
 )
 
 func newMulti[P Point](rs *readers) *multi[P] {
-	var p P
 	l := &limbo{readers: rs}
-	return &multi[P]{
+	m := &multi[P]{
 		store:  newStore[P](l),
 		limbo:  l,
 		kernel: best,
-		words:  int(unsafe.Sizeof(p)) / 2,
+		levels: levels64,
 		from:   tablesFrom,
 		until:  tablesUntil,
 		level:  -1,
 	}
+	if _, wide := any(*new(P)).(Point256); wide {
+		m.levels = levels256
+	}
+	return m
 }
 
 func (m *multi[P]) at(id ID) (P, bool) { return m.store.at(id) }
@@ -102,12 +141,14 @@ func (m *multi[P]) expect(p P) {
 	if !m.kernel.fetches || m.level < 0 {
 		return
 	}
-	var w [maxWords + 2]uint16
-	cut(&p, &w)
+	var w pieces
+	r := m.ring.Load()
+	cut(r.cut, &p, &w)
 	n := int(m.n.Load())
-	for c := range m.words {
-		t := m.tables[c].Load()
-		fps, ids := t.lineOf(t.address(w[c]))
+	for c := range r.cut.words {
+		t := r.tables[c].Load()
+		bucket, _ := t.address(w[c])
+		fps, ids := t.lineOf(bucket)
 		fetchLine(fps)
 		lane := min(n>>t.bits+1, t.capacity())
 		fetchLine(unsafe.Add(ids, lane*4))
@@ -119,14 +160,16 @@ func (m *multi[P]) expect(p P) {
 
 func (m *multi[P]) drop(id ID, p P) {
 	if m.level >= 0 {
-		var w [maxWords + 2]uint16
-		cut(&p, &w)
-		for c := range m.words {
-			t := m.tables[c].Load()
-			t.remove(t.address(w[c]), id)
+		var w pieces
+		r := m.ring.Load()
+		cut(r.cut, &p, &w)
+		r.remove(&w, id)
+		if b := m.build; b != nil && b.copied(&w) {
+			b.to.remove(w[b.word], id)
 		}
-		if b := m.copied(&w); b != nil {
-			b.to.remove(b.to.address(w[b.word]), id)
+		if m.move != nil && int(id) < m.move.next {
+			cut(m.move.to.cut, &p, &w)
+			m.move.to.remove(&w, id)
 		}
 	}
 	m.n.Add(-1)
@@ -134,12 +177,16 @@ func (m *multi[P]) drop(id ID, p P) {
 	m.tend(1)
 }
 
-// copied returns the build under way if it has passed the bucket of a point.
-func (m *multi[P]) copied(w *[maxWords + 2]uint16) *build {
-	if b := m.build; b != nil && b.from.address(w[b.word]) < b.next {
-		return b
+func (r *ring) remove(w *pieces, id ID) {
+	for c := range r.cut.words {
+		r.tables[c].Load().remove(w[c], id)
 	}
-	return nil
+}
+
+// copied reports whether a build has passed the bucket of a point.
+func (b *build) copied(w *pieces) bool {
+	bucket, _ := b.from.address(w[b.word])
+	return bucket < b.next
 }
 
 // tend sees to it that the tables have the right size, after some changes.
@@ -158,13 +205,15 @@ func (m *multi[P]) tend(changes int) {
 		m.stop()
 	case m.build != nil:
 		m.advance(changes * pace)
+	case m.move != nil:
+		m.moveOn(changes * movePace)
 	default:
 		m.plan(n)
 	}
 }
 
 // start makes the tables of what is in the store: at once, for it is little.
-func (m *multi[P]) start(n int) { m.fill(levelFor(2*n), 1) }
+func (m *multi[P]) start(n int) { m.fill(m.levelFor(2*n), 1) }
 
 // stop gives the tables up.
 func (m *multi[P]) stop() {
@@ -172,60 +221,119 @@ func (m *multi[P]) stop() {
 		m.build.to.mem.free() // no reader has seen it
 		m.build = nil
 	}
-	for c := range m.words {
-		t := m.tables[c].Load()
-		m.tables[c].Store(nil)
-		m.limbo.add(t.mem)
+	if m.move != nil {
+		for c := range m.move.to.cut.words {
+			m.move.to.tables[c].Load().mem.free()
+		}
+		m.move = nil
 	}
+	m.replace(nil)
 	m.level = -1
 }
 
+// replace puts a ring, or none, in the place of the present one.
+func (m *multi[P]) replace(r *ring) {
+	was := m.ring.Swap(r)
+	if was == nil {
+		return
+	}
+	for c := range was.cut.words {
+		m.limbo.add(was.tables[c].Load().mem)
+	}
+}
+
 // levelFor returns the lowest level for n points.
-func levelFor(n int) int {
-	for i, l := range levels {
+func (m *multi[P]) levelFor(n int) int {
+	for i, l := range m.levels {
 		if n <= l.fits() {
 			return i
 		}
 	}
-	return len(levels) - 1
+	return len(m.levels) - 1
 }
 
 // plan decides whether a table is to be built anew. A level is left upwards when it
 // is full, and downwards when a quarter of the next lower one would do.
 func (m *multi[P]) plan(n int) {
-	if n > levels[m.level].fits() {
-		m.level = min(m.level+1, len(levels)-1)
-	} else if low := levelFor(4 * n); low < m.level {
+	if n > m.levels[m.level].fits() {
+		m.level = min(m.level+1, len(m.levels)-1)
+	} else if low := m.levelFor(4 * n); low < m.level {
 		m.level = low
 	}
-	for c := range m.words {
-		t := m.tables[c].Load()
-		if t.level == levels[m.level] && (t.dead <= 1024 || t.dead <= t.live) {
+	l, r := m.levels[m.level], m.ring.Load()
+	if l.cut != r.cut {
+		m.bins = nil
+		m.move = &move{to: newRing(l, m.idBitsFor(m.level))}
+		m.idBits = min(m.idBits, m.idBitsFor(m.level))
+		return
+	}
+	for c := range r.cut.words {
+		t, shape := r.tables[c].Load(), l.of(c)
+		if t.level == shape && (t.dead <= 1024 || t.dead <= t.live) {
 			continue
 		}
-		if t.bits == levels[m.level].bits {
+		if t.bits == shape.bits {
 			// Entries are copied, and a tag cannot get longer so.
-			to := newTable(levels[m.level], max(m.idBitsFor(m.level), t.idBits))
+			to := newTable(shape, max(m.idBitsFor(m.level), t.idBits))
 			m.build = &build{word: c, from: t, to: to}
 			return
 		}
-		to := newTable(levels[m.level], m.idBitsFor(m.level))
+		to := newTable(shape, m.idBitsFor(m.level))
 		m.idBits = min(m.idBits, to.idBits)
 		// All at once: writers wait for a few milliseconds, as there are at most
 		// some 600,000 points then. Bucket by bucket it takes ten times as long.
 		if m.bins == nil {
-			m.bins = newBins(n)
+			m.bins = newBins(n, r.cut)
 		}
 		m.store.fill(to, c, m.bins)
-		m.tables[c].Store(to)
+		r.tables[c].Store(to)
 		m.limbo.add(t.mem)
 		return
 	}
 	m.bins = nil
-	m.idBits = m.tables[0].Load().idBits
-	for c := range m.words {
-		m.idBits = min(m.idBits, m.tables[c].Load().idBits)
+	m.idBits = r.tables[0].Load().idBits
+	for c := range r.cut.words {
+		m.idBits = min(m.idBits, r.tables[c].Load().idBits)
 	}
+}
+
+// newRing returns one of empty tables.
+func newRing(l level, idBits int) *ring {
+	r := &ring{cut: l.cut}
+	for c := range l.cut.words {
+		r.tables[c].Store(newTable(l.of(c), idBits))
+	}
+	return r
+}
+
+// moveOn goes on with a move.
+func (m *multi[P]) moveOn(points int) {
+	var ids [maxBatch]ID
+	var batch [maxBatch]P
+	mv := m.move
+	for ; mv.word < mv.to.cut.words; mv.word, mv.page = mv.word+1, 0 {
+		if mv.to.tables[mv.word].Load().mem.touch(mv.page) {
+			mv.page++
+			return
+		}
+	}
+	for points > 0 && mv.next < m.end {
+		n := 0
+		for ; n < maxBatch && mv.next < m.end; mv.next++ {
+			if p, ok := m.store.at(ID(mv.next)); ok {
+				ids[n], batch[n] = ID(mv.next), p
+				n++
+			}
+			points-- // a free ID costs something, too
+		}
+		m.fileIn(mv.to, ids[:n], batch[:n])
+	}
+	if mv.next < m.end {
+		return
+	}
+	m.move = nil
+	m.replace(mv.to)
+	m.plan(int(m.n.Load()))
 }
 
 // idBitsFor returns how many bits of an entry are for the ID in a table of a level: so many
@@ -233,7 +341,7 @@ func (m *multi[P]) plan(n int) {
 // quarter further on when the last table of this one is replaced. The others are
 // for the tag.
 func (m *multi[P]) idBitsFor(level int) int {
-	most := max(levels[level].fits()*5/4, m.end*9/8) + maxBatch
+	most := max(m.levels[level].fits()*5/4, m.end*9/8) + maxBatch
 	return min(max(bits.Len(uint(most)), minIDBits), 32)
 }
 
@@ -246,7 +354,7 @@ func (m *multi[P]) advance(work int) {
 	if b.next < b.from.buckets() {
 		return
 	}
-	m.tables[b.word].Store(b.to)
+	m.ring.Load().tables[b.word].Store(b.to)
 	m.limbo.add(b.from.mem)
 	m.build = nil
 	m.plan(int(m.n.Load()))
@@ -260,10 +368,16 @@ func copyBucket(b *build) int {
 	if head&vacated == 0 && ids[0] == 0 && int(head) <= to.capacity() && from.idBits == to.idBits {
 		f, d := to.block(b.next)
 		used := int(head) + 1
-		copy(f, fps[:(used+3)/4])
+		copy(f, fps[:used/4]) // not in words that have spare tags of the new block
+		for lane := used &^ 3; lane < used; lane++ {
+			setFingerprint(f, lane, fingerprint(fps, lane))
+		}
 		copy(d, ids[:used])
+		for lane := 1; lane < used && to.folded; lane++ {
+			to.setSpareTag(f, lane, int(head), d[lane])
+		}
 		to.live += int(head)
-		return int(head) / 2
+		return int(head)
 	}
 	work := 0
 	from.each(b.next, func(fp uint16, entry uint32) {
@@ -276,26 +390,24 @@ func copyBucket(b *build) int {
 
 func (m *multi[P]) bytes() int64 {
 	total := m.store.bytes() + m.limbo.bytes + int64(unsafe.Sizeof(*m))
-	for c := range m.words {
-		if t := m.tables[c].Load(); t != nil {
-			total += t.bytes()
-		}
-	}
+	total += m.ring.Load().bytes()
 	if m.build != nil {
 		total += m.build.to.bytes()
+	}
+	if m.move != nil {
+		total += m.move.to.bytes()
 	}
 	return total
 }
 
-// word returns one word of a permuted point.
-func word[P Point](p *P, c int) uint16 {
-	switch p := any(p).(type) {
-	case *Point64:
-		return uint16(*p >> (c * wordBits))
-	case *Point256:
-		return uint16(p[c>>2] >> (c & 3 * wordBits))
+func (r *ring) bytes() (total int64) {
+	if r == nil {
+		return 0
 	}
-	panic("unreachable: Point has two members")
+	for c := range r.cut.words {
+		total += r.tables[c].Load().bytes()
+	}
+	return total
 }
 
 func (s *store[P]) bytes() int64 { return s.held + int64(cap(*s.segments.Load()))*8 }

@@ -15,15 +15,17 @@ import (
 // TestGrowth takes the index through several levels and back, and compares it
 // with a scan of its own store in the middle of builds.
 func TestGrowth(t *testing.T) {
-	t.Run("64", func(t *testing.T) { growth[Point64](t, 16) })
-	t.Run("256", func(t *testing.T) { growth[Point256](t, 63) })
+	t.Run("64", func(t *testing.T) { growth[Point64](t, 16, nil) })
+	t.Run("256", func(t *testing.T) { growth[Point256](t, 63, nil) })
+	t.Run("folded", func(t *testing.T) { growth[Point256](t, 63, folded) })
+	t.Run("mixed", func(t *testing.T) { growth[Point256](t, 63, mixed) })
 }
 
-func growth[P Point](t *testing.T, largest int) {
+func growth[P Point](t *testing.T, largest int, levels []level) {
 	rnd := newRand(t)
-	n := sized(30_000)
+	n := sized(35_000)
 	points := distinct(rnd, clustered[P](rnd, n))
-	x := New[P]()
+	x := shaped[P](levels)
 	m := x.structure.(*multi[P])
 	m.always = true
 	seen := make(map[int]bool)
@@ -33,14 +35,14 @@ func growth[P Point](t *testing.T, largest int) {
 		if i%500 != 0 {
 			return
 		}
-		if m.build != nil {
+		if m.build != nil || m.move != nil {
 			building++
 		}
 		for _, k := range kernels() {
 			m.kernel = k
 			likeScan(t, x, shaken(rnd, points[rnd.IntN(n)], rnd.IntN(largest+1)), rnd.IntN(largest+1), rnd.IntN(3))
 		}
-		if i%5000 == 0 || m.build != nil && i%2500 == 0 {
+		if i%5000 == 0 || (m.build != nil || m.move != nil) && i%2500 == 0 {
 			check(t, x)
 		}
 	}
@@ -79,13 +81,28 @@ func likeScan[P Point](t testing.TB, x *Index[P], q P, radius, limit int) {
 	if !slices.Equal(got, wanted) || cut != wantCut {
 		t.Fatalf("%s: within %d, limit %d: %v, %v\nwant %v, %v", m.kernel.name, radius, limit, got, cut, wanted, wantCut)
 	}
+	if limit > 0 {
+		return
+	}
+	opposite := nearest{radius: radius}
+	m.store.scan(complement(permute(q)), &opposite)
+	wantedOpposite, _ := opposite.finish()
+	got, found := x.NearEither(q, radius, nil, nil)
+	if !slices.Equal(got, wanted) || !slices.Equal(found, wantedOpposite) {
+		t.Fatalf("%s: either within %d: %v, %v\nwant %v, %v", m.kernel.name, radius, got, found, wanted, wantedOpposite)
+	}
 }
 
 // TestFlood: thousands of points that share words with one another, so that buckets
 // overflow into long chains, which then lose most of their points.
 func TestFlood(t *testing.T) {
+	t.Run("as it is", func(t *testing.T) { flood(t, nil) })
+	t.Run("folded", func(t *testing.T) { flood(t, folded[:4]) })
+}
+
+func flood(t *testing.T, levels []level) {
 	rnd := newRand(t)
-	x := New[Point256]()
+	x := shaped[Point256](levels)
 	m := x.structure.(*multi[Point256])
 	for _, p := range clustered[Point256](rnd, 2000) {
 		x.Insert(p)
@@ -94,6 +111,9 @@ func TestFlood(t *testing.T) {
 	crowd := []Point256{}
 	for range sized(20_000) {
 		p := shaken(rnd, centre, rnd.IntN(24))
+		if rnd.IntN(2) == 0 {
+			p = complement(p)
+		}
 		if _, added := x.Insert(p); added {
 			crowd = append(crowd, p)
 		}
@@ -113,8 +133,8 @@ func TestFlood(t *testing.T) {
 		}
 	}
 	used := 0
-	for c := range m.words {
-		used = max(used, m.tables[c].Load().used)
+	for c := range m.ring.Load().cut.words {
+		used = max(used, m.ring.Load().tables[c].Load().used)
 	}
 	if used < sized(100) {
 		t.Errorf("%d blocks beside the buckets: no flood", used)
@@ -143,19 +163,20 @@ func TestMillions(t *testing.T) {
 		total = time.Second
 	}
 	var operations atomic.Int64
-	t.Run("64", func(t *testing.T) { millions[Point64](t, time.Now().Add(total/2), 16, &operations) })
-	t.Run("256", func(t *testing.T) { millions[Point256](t, time.Now().Add(total/2), 63, &operations) })
+	t.Run("64", func(t *testing.T) { millions[Point64](t, time.Now().Add(total/3), 16, nil, &operations) })
+	t.Run("256", func(t *testing.T) { millions[Point256](t, time.Now().Add(total/3), 63, nil, &operations) })
+	t.Run("mixed", func(t *testing.T) { millions[Point256](t, time.Now().Add(total/3), 63, mixed, &operations) })
 	t.Logf("%d operations", operations.Load())
 }
 
-func millions[P Point](t *testing.T, deadline time.Time, largest int, operations *atomic.Int64) {
+func millions[P Point](t *testing.T, deadline time.Time, largest int, levels []level, operations *atomic.Int64) {
 	const (
 		fixed = 2000
 		loose = 6000
 	)
 	rnd := newRand(t)
 	points := distinct(rnd, clustered[P](rnd, fixed+loose))
-	x := New[P]()
+	x := shaped[P](levels)
 	m := x.structure.(*multi[P])
 	m.always = true
 	ids := make(map[P]ID)
@@ -173,7 +194,11 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, operations
 				p := points[rnd.IntN(fixed)]
 				radius := rnd.IntN(largest + 1)
 				q := shaken(rnd, p, rnd.IntN(radius+1))
-				dst, _ = x.Near(q, radius, 0, dst[:0])
+				if rnd.IntN(2) == 0 {
+					dst, _ = x.Near(q, radius, 0, dst[:0])
+				} else {
+					_, dst = x.NearEither(complement(q), radius, nil, dst[:0])
+				}
 				count := 0
 				for _, n := range dst {
 					if n.Distance > radius {
@@ -242,22 +267,27 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, operations
 // TestBulk: tables built at once are like those that grew, and later inserts find their
 // place in them.
 func TestBulk(t *testing.T) {
+	t.Run("64", func(t *testing.T) { bulk[Point64](t, 10, nil) })
+	t.Run("mixed", func(t *testing.T) { bulk[Point256](t, 31, mixed) })
+}
+
+func bulk[P Point](t *testing.T, radius int, levels []level) {
 	rnd := newRand(t)
 	n := sized(150_000)
-	points := distinct(rnd, clustered[Point64](rnd, n))
-	x := New[Point64]()
+	points := distinct(rnd, clustered[P](rnd, n))
+	x := shaped[P](levels)
 	x.InsertBatch(points[:n/4], nil)
 	x.BeginBulk()
 	x.InsertBatch(points[n/4:n/2], nil)
-	likeModel := func(p Point64) {
+	likeModel := func(p P) {
 		t.Helper()
-		likeScan(t, x, shaken(rnd, p, rnd.IntN(11)), 10, 0)
+		likeScan(t, x, shaken(rnd, p, rnd.IntN(radius+1)), radius, 0)
 	}
 	likeModel(points[0])
 	check(t, x)
 	x.EndBulk()
-	m := x.structure.(*multi[Point64])
-	if want := levelFor(n / 2); m.level != want {
+	m := x.structure.(*multi[P])
+	if want := m.levelFor(n / 2); m.level != want {
 		t.Errorf("level %d, want %d", m.level, want)
 	}
 	check(t, x)
@@ -269,6 +299,29 @@ func TestBulk(t *testing.T) {
 	}
 	x.EndBulk() // changes nothing
 	check(t, x)
+}
+
+// TestNarrowWords: in words too narrow for as many buckets as the others have, tables have fewer and longer ones.
+func TestNarrowWords(t *testing.T) {
+	rnd := newRand(t)
+	k := newCutting(true, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 18)
+	x := shaped[Point256]([]level{{k, 17, 1}})
+	x.structure.(*multi[Point256]).always = true
+	if balls[15] == nil { // of no level that an Index has
+		balls[15] = newBall(15)
+	}
+	points := distinct(rnd, clustered[Point256](rnd, tablesFrom))
+	for _, p := range points {
+		x.Insert(p)
+	}
+	check(t, x)
+	r := x.structure.(*multi[Point256]).ring.Load()
+	if narrow, wide := r.tables[0].Load().level, r.tables[14].Load().level; narrow != (level{k, 15, 3}) || wide != (level{k, 17, 1}) {
+		t.Errorf("tables of %v and %v", narrow, wide)
+	}
+	for radius := range 64 {
+		likeScan(t, x, shaken(rnd, points[rnd.IntN(len(points))], rnd.IntN(radius+1)), radius, 0)
+	}
 }
 
 // TestIDsWait: an ID that a reader may have in hand is not given to another point.
@@ -366,7 +419,7 @@ func TestIdleReaders(t *testing.T) {
 		r := x.begin() // the reader of the search
 		x.end(r)
 		x.Near(random[Point256](rnd), radius, 0, nil)
-		old := m.tables[0].Load()
+		old := m.ring.Load().tables[0].Load()
 		tableOf, memoryOf := weak.Make(old), weak.Make(&old.fps[0])
 		old = nil
 		x.BeginBulk()

@@ -1,7 +1,5 @@
 package bktree
 
-import "math/bits"
-
 // Perceptual hashes are not random bits: neighbours in the hash stand for
 // neighbouring frequencies and go together. Words cut from a hash as it is
 // stored therefore crowd into fewer buckets than random ones: real PDQ hashes
@@ -120,43 +118,4 @@ func (n *network) cross(p *Point256, stage int) {
 		p[a] ^= t
 		p[a+apart] ^= t
 	}
-}
-
-// cut returns the 16-bit words of a permuted point, lowest bits first, and how many
-// there are. The first two follow again after the last: the words are a ring.
-func cut[P Point](p *P, w *[maxWords + 2]uint16) int {
-	n := 4
-	switch p := any(p).(type) {
-	case *Point64:
-		cut64(uint64(*p), w[:4])
-	case *Point256:
-		n = 16
-		cut64(p[0], w[:4])
-		cut64(p[1], w[4:8])
-		cut64(p[2], w[8:12])
-		cut64(p[3], w[12:16])
-	}
-	w[n], w[n+1] = w[0], w[1]
-	return n
-}
-
-func cut64(x uint64, w []uint16) {
-	_ = w[3]
-	w[0], w[1], w[2], w[3] = uint16(x), uint16(x>>16), uint16(x>>32), uint16(x>>48)
-}
-
-const (
-	wordBits = 16
-	maxWords = 16
-)
-
-// wordDistances counts the differing bits of each word of two permuted points.
-func wordDistances[P Point](a, b *P, d *[maxWords + 2]int8) int {
-	var wa, wb [maxWords + 2]uint16
-	n := cut(a, &wa)
-	cut(b, &wb)
-	for i := range n + 2 {
-		d[i] = int8(bits.OnesCount16(wa[i] ^ wb[i]))
-	}
-	return n
 }

@@ -1,25 +1,23 @@
 package bktree
 
-import "math/bits"
+import (
+	"math/bits"
+	"slices"
+)
 
 // maxThreshold is the largest number of differing bits per word that a search
-// enumerates: 2,517 keys of 16 bits. Radii that need more are left to the scan.
+// enumerates: 2,517 keys of 16 bits, 5,036 of 19. Radii that need more are left to the scan.
 const maxThreshold = 4
 
 // A split gives each word of the ring a threshold, so that a search needs to
 // look only at points that are within it in some word; see the package comment for why
 // that is exact. A word with the threshold -1 is never looked up.
-type split [maxWords + 2]int8
+type split distances
 
-// splits holds the split for each radius, for points of 4 and of 16 words:
+// makeSplits returns the split for each radius for so many words:
 // thresholds as equal as possible, because the number of keys grows twelvefold
 // with each bit, and the larger ones spread evenly over the ring, because a pair of
 // neighbours is filtered by the sum of theirs.
-var (
-	splits64  = makeSplits(4)
-	splits256 = makeSplits(16)
-)
-
 func makeSplits(words int) []split {
 	largest := words*(maxThreshold+1) - 1
 	all := make([]split, largest+1)
@@ -33,16 +31,12 @@ func makeSplits(words int) []split {
 	return all
 }
 
-// splitFor returns the thresholds for a radius, or nil when there are none.
-func splitFor(words, radius int) *split {
-	all := splits256
-	if words == 4 {
-		all = splits64
-	}
-	if radius < 0 || radius >= len(all) {
+// split returns the thresholds for a radius, or nil when there are none.
+func (k *cutting) split(radius int) *split {
+	if radius < 0 || radius >= len(k.splits) {
 		return nil
 	}
-	return &all[radius]
+	return &k.splits[radius]
 }
 
 // starts reports the first word from which a point at the given distances word by
@@ -50,7 +44,7 @@ func splitFor(words, radius int) *split {
 // the one after within all three.
 // The ring lemma says that there is one if the point is within the radius. It is the
 // only word from which the point is reported, so that it is reported once.
-func (s *split) starts(d *[maxWords + 2]int8, words int) int {
+func (s *split) starts(d *distances, words int) int {
 	for c := range words {
 		if d[c] <= s[c] && d[c]+d[c+1] <= s[c]+s[c+1]+1 && d[c]+d[c+1]+d[c+2] <= s[c]+s[c+1]+s[c+2]+2 {
 			return c
@@ -60,11 +54,12 @@ func (s *split) starts(d *[maxWords + 2]int8, words int) int {
 }
 
 // ball is the Hamming ball round 0 among keys of some width, nearest first:
-// what to flip in a key to get every key within a threshold. The lower half of an element is the
-// flips, the upper half how many they are.
+// what to flip in a key to get every key within a threshold. The lower 24 bits of an element are the
+// flips, the upper eight how many they are.
 type ball struct {
 	flips []uint32
 	size  [maxThreshold + 1]int // keys within each threshold
+	whole [maxThreshold + 1]shells
 
 	// By threshold and allowance: how many candidates to expect from the keys
 	// within the threshold for each point in a bucket, were the bits random.
@@ -72,37 +67,63 @@ type ball struct {
 }
 
 // balls by the width of the keys; only the widths of levels are filled.
-var balls [wordBits + 1]*ball
+var balls [maxBits + 1]*ball
 
 func init() {
-	for _, l := range levels {
-		if balls[l.bits] == nil {
-			balls[l.bits] = newBall(l.bits)
+	for _, l := range slices.Concat(levels64, levels256, levelsFolded) {
+		for c := range l.cut.words {
+			if width := l.of(c).bits; balls[width] == nil {
+				balls[width] = newBall(width)
+			}
 		}
 	}
 }
+
+const (
+	keyBits = 24 // of a flip
+	keyMask = 1<<keyBits - 1
+	maxBits = 19 // of a key
+)
+
+// shells says where, in n flips from one on, they begin to be of a bit more than those before: for each such place
+// how many are left, and then 0.
+func (b *ball) shells(from, n int) (left shells) {
+	at := 0
+	for _, size := range b.size {
+		if from < size && size < from+n {
+			left[at] = uint32(from + n - size)
+			at++
+		}
+	}
+	return left
+}
+
+type shells [maxThreshold + 2]uint32
 
 func newBall(width int) *ball {
 	b := new(ball)
 	for k := range b.size {
 		for f := range uint32(1) << width {
 			if bits.OnesCount32(f) == k {
-				b.flips = append(b.flips, uint32(k)<<16|f)
+				b.flips = append(b.flips, uint32(k)<<keyBits|f)
 			}
 		}
 		b.size[k] = len(b.flips)
+	}
+	for k, n := range b.size {
+		b.whole[k] = b.shells(0, n)
 	}
 	// within[d]: 16-bit words at distance d or less from one, as a part of all.
 	var within [2*maxThreshold + 2]float64
 	for d, c, sum := 0, 1, 0; d < len(within); d++ {
 		sum += c
-		within[d] = float64(sum) / (1 << wordBits)
-		c = c * (wordBits - d) / (d + 1)
+		within[d] = float64(sum) / (1 << fingerprintBits)
+		c = c * (fingerprintBits - d) / (d + 1)
 	}
 	for threshold := range b.pass {
 		for allow := range b.pass[threshold] {
 			for _, flip := range b.flips[:b.size[threshold]] {
-				if k := int(flip >> 16); k <= allow {
+				if k := int(flip >> keyBits); k <= allow {
 					b.pass[threshold][allow] += within[allow-k]
 				}
 			}

@@ -16,10 +16,10 @@ import (
 // is a word to find the point from, and the tables' looser condition holds there too.
 func TestRing(t *testing.T) {
 	rnd := newRand(t)
-	for _, words := range []int{4, 16} {
-		radius := 0
-		for ; splitFor(words, radius) != nil; radius++ {
-			s := splitFor(words, radius)
+	for _, k := range []*cutting{four, thirteen, sixteen} {
+		words, radius := k.words, 0
+		for ; k.split(radius) != nil; radius++ {
+			s := k.split(radius)
 			sum := 0
 			for c := range words {
 				if s[c] < -1 || s[c] > maxThreshold {
@@ -39,19 +39,19 @@ func TestRing(t *testing.T) {
 				}
 			}
 		}
-		if splitFor(words, -1) != nil || radius != words*(maxThreshold+1) {
+		if k.split(-1) != nil || radius != words*(maxThreshold+1) {
 			t.Errorf("%d words: radii up to %d", words, radius-1)
 		}
 	}
 }
 
 // scatter puts n differing bits into words, sometimes many into few.
-func scatter(rnd *rand.Rand, words, n int) (d [maxWords + 2]int8) {
+func scatter(rnd *rand.Rand, words, n int) (d distances) {
 	among := 1 + rnd.IntN(words)
 	first := rnd.IntN(words)
 	for n > 0 {
 		c := (first + rnd.IntN(among)) % words
-		if d[c] == wordBits {
+		if d[c] == 16 {
 			among = words
 			continue
 		}
@@ -79,7 +79,7 @@ func TestBalls(t *testing.T) {
 			t.Errorf("keys of %d bits are not in order", width)
 		}
 		for i, f := range b.flips {
-			if bits.OnesCount16(uint16(f)) != int(f>>16) || int(f&0xffff)>>width != 0 || i > 0 && f == b.flips[i-1] {
+			if bits.OnesCount32(f&keyMask) != int(f>>keyBits) || int(f&keyMask)>>width != 0 || i > 0 && f == b.flips[i-1] {
 				t.Errorf("%d bits: flip %#x", width, f)
 			}
 		}
@@ -161,8 +161,10 @@ func skew(points []Point256) (mean, worst float64) {
 	var within [maxWords]int
 	for i := range points {
 		for j := range i {
-			var d [maxWords + 2]int8
-			wordDistances(&points[i], &points[j], &d)
+			var w pieces
+			differ := difference(points[i], points[j])
+			cut(sixteen, &differ, &w)
+			d := w.distances(sixteen.words)
 			for c := range within {
 				if d[c] <= 1 {
 					within[c]++
