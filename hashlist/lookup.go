@@ -188,13 +188,22 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 	}
 	var at map[place]int // where in found
 	met := crowd{}       // of one point
-	var near []bktree.Neighbour
+	var near, complement []bktree.Neighbour
+	ahead := false // complement is what is near this probe
 	for i, probe := range q.Probes {
 		a := probe.Hash.alg
 		if !a.Valid() {
 			continue
 		}
-		near = f.points[a].near(probe.Hash, f.radius[a], near[:0])
+		switch {
+		case ahead:
+			near, complement, ahead = complement, near, false
+		case a == PDQ && i+1 < len(q.Probes) && q.Probes[i+1].Hash == probe.Hash.Complement():
+			near, complement = f.points[a].nearEither(probe.Hash, f.radius[a], near[:0], complement[:0])
+			ahead = true
+		default:
+			near = f.points[a].near(probe.Hash, f.radius[a], near[:0])
+		}
 		alike := maxAlike
 		if a == VPDQ {
 			alike = maxAlikeVideos

@@ -67,7 +67,15 @@ func TestLookupAgainstModel(t *testing.T) {
 		modelSubjects(t, l, heard, all)
 		var q Query
 		for range rapid.IntRange(1, 6).Draw(t, "probes") {
-			q.Probes = append(q.Probes, Probe{Hash: anyHash(t), Index: rapid.IntRange(0, 2).Draw(t, "frame")})
+			p := Probe{Hash: anyHash(t), Index: rapid.IntRange(0, 2).Draw(t, "frame")}
+			q.Probes = append(q.Probes, p)
+			if p.Hash.Algorithm() == PDQ && rapid.Bool().Draw(t, "with its complement") { // the two are looked up together
+				if p.Hash = p.Hash.Complement(); rapid.Bool().Draw(t, "first") {
+					last := &q.Probes[len(q.Probes)-1]
+					*last, p = p, *last
+				}
+				q.Probes = append(q.Probes, p)
+			}
 		}
 		if rapid.Bool().Draw(t, "one list") {
 			q.Lists = []string{origin + "/lists/0", foreign + "/lists/0"}

@@ -15,6 +15,7 @@ type points interface {
 	find(Hash) (bktree.ID, bool)
 	at(bktree.ID) Hash // of a hash that is there
 	near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour
+	nearEither(h Hash, radius int, near, complement []bktree.Neighbour) (_, _ []bktree.Neighbour) // and near h.Complement()
 	each(func(bktree.ID, Hash))
 	len() int
 	bytes() int64 // of memory
@@ -29,7 +30,9 @@ func newPoints() [VPDQ + 1]points {
 	var t [VPDQ + 1]points
 	for _, a := range Algorithms {
 		switch {
-		case a == PDQ, a == VPDQ:
+		case a == PDQ:
+			t[a] = &indexed[bktree.Point256]{index: bktree.NewFolded(), point: point256, hash: hash256(a)}
+		case a == VPDQ:
 			t[a] = &indexed[bktree.Point256]{index: bktree.New[bktree.Point256](), point: point256, hash: hash256(a)}
 		case a.Perceptual():
 			t[a] = &indexed[bktree.Point64]{index: bktree.New[bktree.Point64](), point: point64, hash: hash64(a)}
@@ -114,6 +117,10 @@ func (t *indexed[P]) near(h Hash, radius int, dst []bktree.Neighbour) []bktree.N
 	}
 	dst, _ = t.index.Near(t.point(h), radius, 0, dst)
 	return dst
+}
+
+func (t *indexed[P]) nearEither(h Hash, radius int, near, complement []bktree.Neighbour) (_, _ []bktree.Neighbour) {
+	return t.index.NearEither(t.point(h), radius, near, complement)
 }
 
 func (t *indexed[P]) each(visit func(bktree.ID, Hash)) {

@@ -69,7 +69,7 @@ func (h Hash) transposed() Hash {
 	return t
 }
 
-// variants are the hashes by which a hash of a statement is searched.
+// variants are the hashes by which search looks for a hash of a statement.
 func (h Hash) variants() []Hash {
 	if h.alg != PDQ {
 		return []Hash{h}
@@ -202,10 +202,16 @@ func (x *windowIndex) search(h Hash, radius int, found []uint32) []uint32 {
 	if !h.alg.Perceptual() {
 		radius = 0
 	}
-	near := make([]bktree.Neighbour, 0, 16)
-	for _, v := range h.variants() {
-		near = x.points[h.alg].near(v, radius, near[:0])
-		for _, p := range near {
+	points := x.points[h.alg]
+	near, complement := make([]bktree.Neighbour, 0, 16), make([]bktree.Neighbour, 0, 16)
+	if h.alg == PDQ {
+		near, complement = points.nearEither(h, radius, near, complement)
+		near, complement = points.nearEither(h.transposed(), radius, near, complement)
+	} else {
+		near = points.near(h, radius, near)
+	}
+	for _, n := range [...][]bktree.Neighbour{near, complement} {
+		for _, p := range n {
 			for o := x.heads[h.alg][p.ID]; o != 0; o = x.links[o-1].next {
 				found = append(found, x.links[o-1].upload)
 			}
