@@ -36,9 +36,9 @@ bucket:                     \
 	JEQ  farther            \
 near:                       \
 	MOVQ R12, R13           \
-	MOVQ (R8)(R11*8), BX    \
 	TESTQ R13, R13          \
 	JZ   fetched            \
+	MOVQ (R8)(R11*8), BX    \
 fetch:                      \
 	PREFETCHT0 (BX)         \
 	ADDQ $64, BX            \
