@@ -7,13 +7,14 @@ import (
 )
 
 // A table is what the search knows of one word of the ring: buckets of points by the upper
-// bits of that word. A bucket has lanes. In lane i there are the next word of a point, its
+// bits of that word. A bucket has lanes. In lane i there are the first 16 bits of the next word of a point, its
 // fingerprint, which the search compares first, and its entry: the ID, stored plus one, and in the bits
-// that no ID of this table needs the upper bits of the word after the next, its tag, which
+// that no ID of this table needs the bits that follow the fingerprint on the ring, its tag, which
 // is compared before the point is fetched. A bucket's fingerprints are
 // whole cache lines of 32 lanes, and its entries the lines that follow, because few of them
 // are ever read. They are not in an array of their own: to find the page of a distant address takes longer
-// than to read the line, in a virtual machine several times as long.
+// than to read the line, in a virtual machine several times as long. But in folded tables they are, whose many short buckets
+// would be in too many pages otherwise; these keep the first bits of tags where a block has lanes to spare, see spareTag.
 //
 // Lane 0 holds no point: its fingerprint is the bucket's count, and its entry the
 // number of the block to go on with, or 0. A block is a bucket like the others, filled when

@@ -73,7 +73,7 @@
 //
 // That alone would leave as many fingerprints to look at, in half as many buckets, twice as long. What it
 // gives is room for longer words: thirteen of 19 to 21 bits, with thresholds of 2 in six of them and 1 in seven at a radius
-// of 31, and buckets that are a single line, three fifths full, at ten million points: 1,590 lines instead of twice 1,360. The bits of the next word
+// of 31, and buckets that are a single line for most words, three fifths full, at ten million points: 1,590 lines instead of twice 1,360. The bits of the next word
 // that are not in its fingerprint come first in the tag; and where a bucket is not full, the tags lie at the end
 // of its line, so that half of the entries need not be looked at. Entries are in an array of
 // their own here: as buckets are many and short, it matters more that their fingerprints are in few pages. Below seven million points two searches are

@@ -87,14 +87,18 @@ func (l *limbo) add(mem *region) {
 	l.bytes += mem.bytes()
 }
 
-// reclaim frees what no reader can be looking at.
+// atOnce is about how many bytes are given back in one call of reclaim: where they are in small pages that takes
+// tens of milliseconds for a gigabyte.
+const atOnce = 64 << 20
+
+// reclaim frees what no reader can be looking at, or some of it.
 func (l *limbo) reclaim() {
 	if len(l.waiting) == 0 {
 		return
 	}
 	oldest := l.readers.oldest()
 	n := 0
-	for ; n < len(l.waiting) && l.waiting[n].epoch < oldest; n++ {
+	for before := l.bytes; n < len(l.waiting) && l.waiting[n].epoch < oldest && before-l.bytes < atOnce; n++ {
 		l.bytes -= l.waiting[n].mem.bytes()
 		l.waiting[n].mem.free()
 	}

@@ -45,13 +45,13 @@ type hit struct {
 // A kernel goes through the buckets of a sweep and writes to hits the lines with
 // candidates, and to full which buckets are full and may go on elsewhere, as left in hit. While it is at one it
 // asks for the lines of another, so that memory is never waited for idly. It
-// returns the number of each. There is room for all lines of all buckets, one
-// bucket and one line more.
+// returns the number of each. There is room for all buckets and all of their lines.
 //
 // Kernels that use instructions read lines while the writer changes them. That is right on amd64: its stores become visible in program order, a
 // vector load is made of aligned loads of at least eight bytes, and those are never
 // torn. So an entry whose Insert returned before the query began is seen entirely, and of one that is being
-// written any part may be seen: a part is a candidate at most. The race
+// written any part may be seen: a part is a candidate at most. On arm64 an Insert that returned before has made
+// its stores visible to whoever learned of it, and loads of eight bytes are not torn either. The race
 // detector cannot see into assembly, so a race build has the Go kernel alone,
 // which does the same with atomic loads.
 type kernel struct {

@@ -88,7 +88,7 @@ func lengthening(k *cutting, bits, most int) (l []level) {
 
 // fits is how many points a level is meant for. With evenly spread words 1 bucket in
 // 300 or fewer is full then: the mean is 2.6 standard deviations or more below the capacity. Folded
-// tables are the large ones, and may be fuller: 1 bucket in 100 then is.
+// tables are the large ones, and may be fuller: 1 bucket in 100 then is, and of those of narrow words, see of, 1 in 20.
 func (l level) fits() int {
 	c := l.capacity()
 	root := 0
@@ -111,8 +111,9 @@ const (
 	// build. From 18 points a bucket to 158, growing to the next level means to copy at most 89
 	// entries for each point that arrives before the one after it is due.
 	pace = 96
-	// Points filed in a new ring for each point filed or dropped during a move.
-	movePace = 4
+	// IDs passed, free ones too, for each point filed or dropped during a move. It must end before IDs
+	// outgrow the old tables: seven points are gained on each that arrives, so after a seventh more.
+	movePace = 8
 )
 
 func newMulti[P Point](rs *readers) *multi[P] {
@@ -319,7 +320,7 @@ func (m *multi[P]) moveOn(points int) {
 	}
 	for points > 0 && mv.next < m.end {
 		n := 0
-		for ; n < maxBatch && mv.next < m.end; mv.next++ {
+		for ; n < maxBatch && points > 0 && mv.next < m.end; mv.next++ {
 			if p, ok := m.store.at(ID(mv.next)); ok {
 				ids[n], batch[n] = ID(mv.next), p
 				n++
@@ -338,7 +339,7 @@ func (m *multi[P]) moveOn(points int) {
 
 // idBitsFor returns how many bits of an entry are for the ID in a table of a level: so many
 // that IDs are not used up before the next level is reached, which is at most a
-// quarter further on when the last table of this one is replaced. The others are
+// quarter further on when the last table of this one is replaced, or the ring. The others are
 // for the tag.
 func (m *multi[P]) idBitsFor(level int) int {
 	most := max(m.levels[level].fits()*5/4, m.end*9/8) + maxBatch

@@ -30,8 +30,16 @@ func growth[P Point](t *testing.T, largest int, levels []level) {
 	m.always = true
 	seen := make(map[int]bool)
 	building := 0
+	passed := 0
 	step := func(i int) {
 		seen[m.level] = true
+		if mv := m.move; mv == nil {
+			passed = 0
+		} else if mv.next-passed > movePace {
+			t.Fatalf("point %d: a move went on by %d IDs", i, mv.next-passed)
+		} else {
+			passed = mv.next
+		}
 		if i%500 != 0 {
 			return
 		}
@@ -299,6 +307,32 @@ func bulk[P Point](t *testing.T, radius int, levels []level) {
 	}
 	x.EndBulk() // changes nothing
 	check(t, x)
+}
+
+// TestMovesEndInTime: before IDs outgrow the tables of the old ring, which would have all tables made anew at once.
+func TestMovesEndInTime(t *testing.T) {
+	moves := 0
+	for i, l := range levelsFolded[:len(levelsFolded)-1] {
+		to := levelsFolded[i+1]
+		if l.cut == to.cut {
+			continue
+		}
+		moves++
+		m := newMulti[Point256](new(readers))
+		m.levels, m.end = levelsFolded, l.fits()
+		pages := 0
+		for c := range to.cut.words {
+			shape := to.of(c)
+			pages += shape.buckets() * shape.lines * linesEach * lineWords * 8 / hugePage
+		}
+		// A page is had with each batch of points, the points are passed with one after the other.
+		if end := m.end + pages*maxBatch; end*movePace/(movePace-1) >= 1<<m.idBitsFor(i) {
+			t.Errorf("a move that begins with %d points ends with %d, and there is room for %d IDs", m.end, end*movePace/(movePace-1), 1<<m.idBitsFor(i))
+		}
+	}
+	if moves != 1 {
+		t.Errorf("%d moves", moves)
+	}
 }
 
 // TestNarrowWords: in words too narrow for as many buckets as the others have, tables have fewer and longer ones.

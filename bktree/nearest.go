@@ -16,7 +16,7 @@ type nearest struct {
 	truncated bool
 
 	spare  []Neighbour // of sortCrowd
-	search *search     // what multi keeps between searches; opposite ones share it
+	search *search     // what multi keeps between searches; that of an opposite one is the same
 }
 
 // slack is the least number of points kept beyond the limit, so that a small

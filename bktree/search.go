@@ -89,14 +89,15 @@ func (k *cutting) costScan(radius int) float64 {
 
 func (m *multi[P]) near(q P, into *nearest) { m.search(q, into, nil) }
 
-// nearEither is near, and opposite gets what is near the complement of q.
+// nearEither is near, and opposite gets what is near the complement of q. At radii of half the
+// bits and more a point may be near both, which a single search does not tell.
 func (m *multi[P]) nearEither(q P, into, opposite *nearest) {
 	if r := m.ring.Load(); r != nil && r.cut.folded && into.radius < width[P]()/2 {
 		m.search(q, into, opposite)
 		return
 	}
-	opposite.search = into.search
 	m.search(q, into, nil)
+	opposite.search = into.search
 	m.search(complement(q), opposite, nil)
 }
 
@@ -258,6 +259,7 @@ func (m *multi[P]) sweep(q P, r *ring, s *search, into *nearest) bool {
 	for i := range s.sweeps {
 		sw := &s.sweeps[i]
 		b, n := balls[sw.table.bits], sw.n
+		s.list(done + n) // before n is cut to what a kernel is given
 		for from := 0; from < n; from += sw.n {
 			sw.flips = unsafe.Pointer(&b.flips[from])
 			sw.at = unsafe.Pointer(&s.at[done])
@@ -331,7 +333,7 @@ func (m *multi[P]) chain(q P, split *split, s *search, into *nearest) {
 			block.fps = unsafe.Pointer(&fps[0])
 			s.blockAt, s.flip = uintptr(block.fps), 0
 			block.at, block.flips, block.n, block.key = unsafe.Pointer(&s.blockAt), unsafe.Pointer(&s.flip), 1, 0
-			block.allow, block.ahead, block.shells = f.allow, 0, unsafe.Pointer(&s.none)
+			block.allow, block.ahead, block.distance, block.shells = f.allow, 0, 0, unsafe.Pointer(&s.none)
 			hits, _ := m.kernel.sweep(block, &s.hits[0], &s.more[0])
 			for _, h := range s.hits[:hits] {
 				for mask := h.mask; mask != 0; mask &= mask - 1 {
@@ -342,7 +344,7 @@ func (m *multi[P]) chain(q P, split *split, s *search, into *nearest) {
 			if m.kernel.fetches {
 				fetchLine(unsafe.Pointer(&ids[0]))
 			}
-			s.budget-- // for the block
+			s.budget -= block.lines
 			if len(s.candidates) >= maxCandidates {
 				m.verify(q, split, s, into)
 			}

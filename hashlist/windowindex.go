@@ -14,7 +14,7 @@ import (
 // A picture is looked up by 16 PDQ hashes, those of its dihedral variants and their
 // complements, and is in the index by 4 of them. Exchanging the axes of a picture
 // exchanges the rows and columns of its hash, exactly, and inverting it inverts the hash; so a
-// new statement's hash is searched four times instead, as it is, transposed,
+// new statement's hash is searched for in these ways instead, as it is, transposed,
 // inverted and both. The other variants cannot be had from a hash.
 type windowIndex struct {
 	points  [VPDQ + 1]points
