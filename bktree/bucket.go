@@ -29,8 +29,8 @@ import (
 type table struct {
 	level
 	memory
-	idBits int // of an entry that hold the ID
-	folded bool
+	idBits int  // of an entry that hold the ID
+	folded bool // as the level says, like blocks: kept because an insert asks in every table
 	blocks
 	mem    *region
 	spares atomic.Pointer[[]memory] // replaced as a whole
@@ -82,14 +82,6 @@ func (t *table) address(word uint32) (bucket int, turn uint16) {
 		return int((word ^ all) << 1 >> (32 - t.bits)), uint16(all)
 	}
 	return int(word >> (32 - t.bits)), 0
-}
-
-// stride is the lines from the fingerprints of one block to those of the next.
-func (l level) stride() int {
-	if l.cut.folded {
-		return l.lines
-	}
-	return l.lines * linesEach
 }
 
 // of is the shape of the table of word c. Where a word is too narrow for as many buckets, it has a quarter
@@ -186,8 +178,12 @@ func (l level) blocks() blocks {
 	if l.cut.folded {
 		return blocks{fpStep: l.lines * lineWords, idStep: l.lines * lanes}
 	}
-	return blocks{fpStep: l.stride() * lineWords, idStep: l.stride() * lineWords * 2, idBase: l.lines * lineWords * 2}
+	words := l.lines * linesEach * lineWords
+	return blocks{fpStep: words, idStep: 2 * words, idBase: l.lines * lineWords * 2}
 }
+
+// stride is the lines from the fingerprints of one block to those of the next.
+func (b blocks) stride() int { return b.fpStep / lineWords }
 
 func fingerprint(fps []uint64, lane int) uint16 {
 	return uint16(atomic.LoadUint64(&fps[lane>>2]) >> (lane & 3 * 16))

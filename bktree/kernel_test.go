@@ -33,8 +33,8 @@ func sweepPlain(tb *table, flips []uint32, key, fp, allow int) (hits []hit, full
 	return hits, full
 }
 
-// raceKernels compares every kernel with sweepPlain on a table that fill fills.
-func raceKernels(t *testing.T, l level, from, n, key, fp, allow int, fill func(fps []uint64)) {
+// raceKernels compares every kernel with sweepPlain on a table that fill fills, and returns how many lines have hits.
+func raceKernels(t *testing.T, l level, from, n, key, fp, allow int, fill func(fps []uint64)) int {
 	t.Helper()
 	flips := balls[l.bits].flips[from:][:n]
 	tb := newTable(l, minIDBits)
@@ -56,7 +56,7 @@ func raceKernels(t *testing.T, l level, from, n, key, fp, allow int, fill func(f
 		hits[len(hits)-1], full[len(full)-1] = hit{7, 7, 7, 7}, 7
 		s := &sweep{
 			fps: unsafe.Pointer(&tb.fps[0]), flips: unsafe.Pointer(&flips[0]), n: len(flips), key: key,
-			stride: l.stride(), lines: l.lines, fp: fp, allow: allow, capacity: l.capacity(), at: unsafe.Pointer(&at[0]),
+			stride: tb.stride(), lines: l.lines, fp: fp, allow: allow, capacity: l.capacity(), at: unsafe.Pointer(&at[0]),
 		}
 		if k.fetches {
 			s.ahead, s.distance = 1+len(flips)%l.lines, len(at)-len(flips)
@@ -76,12 +76,14 @@ func raceKernels(t *testing.T, l level, from, n, key, fp, allow int, fill func(f
 			t.Fatalf("%s: no bucket, and %d hits", k.name, nhits)
 		}
 	}
+	return len(wantHits)
 }
 
 // TestKernels: buckets from empty to full, with fingerprints from random to all alike.
 func TestKernels(t *testing.T) {
 	t.Logf("fastest: %s", best.name)
 	rnd := newRand(t)
+	hits := 0
 	for range sized(200) {
 		l := level{cut: []*cutting{sixteen, thirteen}[rnd.IntN(2)], bits: 7, lines: 1 + rnd.IntN(12)}
 		if rnd.IntN(20) == 0 {
@@ -91,7 +93,7 @@ func TestKernels(t *testing.T) {
 		from := rnd.IntN(len(all))
 		n := 1 + rnd.IntN(min(len(all)-from, maxFlips))
 		fp, closeness := rnd.IntN(1<<16), rnd.IntN(12)
-		raceKernels(t, l, from, n, rnd.IntN(1<<l.bits), fp, maxThreshold+rnd.IntN(2*maxThreshold+2-maxThreshold), func(fps []uint64) {
+		hits += raceKernels(t, l, from, n, rnd.IntN(1<<l.bits), fp, maxThreshold+rnd.IntN(2*maxThreshold+2-maxThreshold), func(fps []uint64) {
 			count := rnd.IntN(l.capacity() + 1)
 			switch rnd.IntN(4) {
 			case 0:
@@ -111,6 +113,9 @@ func TestKernels(t *testing.T) {
 			}
 			setFingerprint(fps, 0, uint16(count)|uint16(rnd.IntN(2)*vacated))
 		})
+	}
+	if hits < sized(1000) {
+		t.Errorf("only %d lines with hits were compared", hits)
 	}
 }
 

@@ -264,8 +264,9 @@ func (m *multi[P]) plan(n int) {
 	l, r := m.levels[m.level], m.ring.Load()
 	if l.cut != r.cut {
 		m.bins = nil
-		m.move = &move{to: newRing(l, m.idBitsFor(m.level))}
-		m.idBits = min(m.idBits, m.idBitsFor(m.level))
+		idBits := m.idBitsFor(m.level)
+		m.move = &move{to: newRing(l, idBits)}
+		m.idBits = min(m.idBits, idBits)
 		return
 	}
 	for c := range r.cut.words {
@@ -378,7 +379,7 @@ func copyBucket(b *build) int {
 			to.setSpareTag(f, lane, int(head), d[lane])
 		}
 		to.live += int(head)
-		return int(head)
+		return int(head) / 2
 	}
 	work := 0
 	from.each(b.next, func(fp uint16, entry uint32) {

@@ -1,9 +1,6 @@
 package bktree
 
-import (
-	"math/bits"
-	"slices"
-)
+import "slices"
 
 // maxThreshold is the largest number of differing bits per word that a search
 // enumerates: 2,517 keys of 16 bits, 5,036 of 19. Radii that need more are left to the scan.
@@ -102,11 +99,15 @@ type shells [maxThreshold + 2]uint32
 
 func newBall(width int) *ball {
 	b := new(ball)
+	b.flips = []uint32{0}
 	for k := range b.size {
-		for f := range uint32(1) << width {
-			if bits.OnesCount32(f) == k {
-				b.flips = append(b.flips, uint32(k)<<keyBits|f)
-			}
+		// From one number of k bits to the next larger one (R. W. Gosper, HAKMEM item 175, 1972). To count the
+		// bits of all numbers of 19 would take milliseconds, at each start.
+		for f := uint32(1)<<k - 1; k > 0 && f < 1<<width; {
+			b.flips = append(b.flips, uint32(k)<<keyBits|f)
+			low := f & -f
+			f += low
+			f |= ((f - low) ^ f) >> 2 / low
 		}
 		b.size[k] = len(b.flips)
 	}
