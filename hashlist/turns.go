@@ -128,13 +128,22 @@ func (l *Lists) turnSince(since int64) {
 	l.turn()
 }
 
-// turns is a heap, the next one first: its methods implement heap.Interface.
+// turns is a heap, the next one first.
 type turns []turn
 
-func (h turns) Len() int           { return len(h) }
+// Len implements heap.Interface.
+func (h turns) Len() int { return len(h) }
+
+// Less implements heap.Interface: the earlier one first.
 func (h turns) Less(i, j int) bool { return h[i].at < h[j].at }
-func (h turns) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
-func (h *turns) Push(v any)        { *h = append(*h, v.(turn)) }
+
+// Swap implements heap.Interface.
+func (h turns) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+// Push implements heap.Interface.
+func (h *turns) Push(v any) { *h = append(*h, v.(turn)) }
+
+// Pop implements heap.Interface.
 func (h *turns) Pop() any {
 	old := *h
 	v := old[len(old)-1]
