@@ -32,11 +32,11 @@ type table struct {
 	idBits int  // of an entry that hold the ID
 	folded bool // as the level says, like blocks: kept because an insert asks in every table
 	blocks
-	mem    *region
-	spares atomic.Pointer[[]memory] // replaced as a whole
-	used   int                      // blocks in use in spares; the writer's, as are:
-	live   int
-	dead   int // vacated lanes
+	spares      atomic.Pointer[[]memory] // replaced as a whole
+	spareBlocks int                      // in each of spares
+	used        int                      // blocks in use in spares; the writer's, as are:
+	live        int
+	dead        int // vacated lanes
 }
 
 // blocks says where the blocks of a table are in its memory.
@@ -50,6 +50,7 @@ type blocks struct {
 type memory struct {
 	fps []uint64 // four lanes in each
 	ids []uint32
+	mem *region
 }
 
 // level is the shape of a table.
@@ -62,13 +63,12 @@ type level struct {
 const (
 	fingerprintBits = 16
 
-	lanes       = 32     // fingerprints in a cache line
-	lineWords   = 8      // 64-bit words in a cache line
-	linesEach   = 3      // cache lines for the fingerprints and the entries of 32 lanes
-	minIDBits   = 16     // as a tag has no more than the bits of a word
-	noPoint     = 0      // IDs are stored plus one, so zeroed memory is empty
-	vacated     = 0x8000 // flag in the count: a lane of this bucket is free again
-	spareBlocks = 32
+	lanes     = 32     // fingerprints in a cache line
+	lineWords = 8      // 64-bit words in a cache line
+	linesEach = 3      // cache lines for the fingerprints and the entries of 32 lanes
+	minIDBits = 16     // as a tag has no more than the bits of a word
+	noPoint   = 0      // IDs are stored plus one, so zeroed memory is empty
+	vacated   = 0x8000 // flag in the count: a lane of this bucket is free again
 )
 
 func (l level) buckets() int  { return 1 << l.bits }
@@ -102,7 +102,10 @@ func (l level) of(c int) level {
 // newTable returns an empty table for the IDs below 1<<idBits - 1.
 func newTable(l level, idBits int) *table {
 	mem := newRegion(l.buckets() * l.lines * linesEach * lineWords)
-	t := &table{level: l, memory: l.memoryOf(mem), idBits: idBits, folded: l.cut.folded, blocks: l.blocks(), mem: mem}
+	t := &table{level: l, memory: l.memoryOf(mem), idBits: idBits, folded: l.cut.folded, blocks: l.blocks(), spareBlocks: 32}
+	if t.hugeSpares() {
+		t.spareBlocks = hugePage / (l.lines * linesEach * lineWords * 8)
+	}
 	t.spares.Store(new([]memory))
 	return t
 }
@@ -110,14 +113,40 @@ func newTable(l level, idBits int) *table {
 func (l level) memoryOf(r *region) memory {
 	n := len(r.words)
 	if l.cut.folded {
-		return memory{view[uint64](r, 0, n/linesEach), view[uint32](r, n/linesEach, 2*(n-n/linesEach))}
+		fps := n / linesEach &^ (lineWords - 1)
+		return memory{view[uint64](r, 0, fps), view[uint32](r, fps, 2*(n-fps)), r}
 	}
-	return memory{view[uint64](r, 0, n), view[uint32](r, 0, 2*n)}
+	return memory{view[uint64](r, 0, n), view[uint32](r, 0, 2*n), r}
+}
+
+// hugeSpares reports whether spares come in huge pages. 1 bucket in 100 goes on in one of them, see fits, and to find those of
+// short buckets, of which a search looks at many, in small pages took a tenth of its time.
+func (t *table) hugeSpares() bool { return t.folded && t.mem.mapped != nil && t.lines <= 2 }
+
+// moreSpares is memory for spareBlocks.
+func (t *table) moreSpares() memory {
+	if t.hugeSpares() {
+		return t.memoryOf(newRegion(hugePage / 8))
+	}
+	return t.memoryOf(&region{words: make([]uint64, t.spareBlocks*t.lines*linesEach*lineWords)})
 }
 
 func (t *table) bytes() int64 {
-	n := int64(len(*t.spares.Load()))
-	return t.mem.bytes() + n*spareBlocks*int64(t.lines)*linesEach*lineWords*8
+	total := t.mem.bytes()
+	for _, s := range *t.spares.Load() {
+		total += s.mem.bytes()
+	}
+	return total
+}
+
+// mapped calls visit for the memory that is to be given back when nobody can be looking at the table.
+func (t *table) mapped(visit func(*region)) {
+	visit(t.mem)
+	for _, s := range *t.spares.Load() {
+		if s.mem.mapped != nil {
+			visit(s.mem)
+		}
+	}
 }
 
 // entry is what a table keeps of a point besides its fingerprint; following are the bits that
@@ -163,10 +192,10 @@ func (t *table) id(entry uint32) ID { return ID(entry&(1<<t.idBits-1)) - 1 }
 
 // block returns the fingerprints and entries of a bucket or, beyond those, of a spare block.
 func (t *table) block(i int) ([]uint64, []uint32) {
-	m := t.memory
+	m := &t.memory
 	if i -= t.buckets(); i >= 0 {
-		m = (*t.spares.Load())[i/spareBlocks]
-		i %= spareBlocks
+		m = &(*t.spares.Load())[i/t.spareBlocks]
+		i %= t.spareBlocks
 	} else {
 		i += t.buckets()
 	}
@@ -209,9 +238,9 @@ func (t *table) put(bucket int, fp uint16, entry uint32) {
 			return
 		}
 	}
-	if t.used%spareBlocks == 0 {
+	if t.used%t.spareBlocks == 0 {
 		old := *t.spares.Load()
-		grown := append(old[:len(old):len(old)], t.memoryOf(&region{words: make([]uint64, spareBlocks*t.lines*linesEach*lineWords)}))
+		grown := append(old[:len(old):len(old)], t.moreSpares())
 		t.spares.Store(&grown)
 	}
 	fresh := t.buckets() + t.used

@@ -219,12 +219,12 @@ func (m *multi[P]) start(n int) { m.fill(m.levelFor(2*n), 1) }
 // stop gives the tables up.
 func (m *multi[P]) stop() {
 	if m.build != nil {
-		m.build.to.mem.free() // no reader has seen it
+		m.build.to.mapped((*region).free) // no reader has seen it
 		m.build = nil
 	}
 	if m.move != nil {
 		for c := range m.move.to.cut.words {
-			m.move.to.tables[c].Load().mem.free()
+			m.move.to.tables[c].Load().mapped((*region).free)
 		}
 		m.move = nil
 	}
@@ -239,7 +239,7 @@ func (m *multi[P]) replace(r *ring) {
 		return
 	}
 	for c := range was.cut.words {
-		m.limbo.add(was.tables[c].Load().mem)
+		was.tables[c].Load().mapped(m.limbo.add)
 	}
 }
 
@@ -289,7 +289,7 @@ func (m *multi[P]) plan(n int) {
 		}
 		m.store.fill(to, c, m.bins)
 		r.tables[c].Store(to)
-		m.limbo.add(t.mem)
+		t.mapped(m.limbo.add)
 		return
 	}
 	m.bins = nil
@@ -357,7 +357,7 @@ func (m *multi[P]) advance(work int) {
 		return
 	}
 	m.ring.Load().tables[b.word].Store(b.to)
-	m.limbo.add(b.from.mem)
+	b.from.mapped(m.limbo.add)
 	m.build = nil
 	m.plan(int(m.n.Load()))
 }
