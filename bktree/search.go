@@ -363,7 +363,7 @@ func (m *multi[P]) collect(i int, hits []hit, s *search) {
 	sw := &s.sweeps[i]
 	t := sw.table
 	flips := unsafe.Slice((*uint32)(sw.flips), sw.n)
-	short := min(t.tagBits(), 8) // bits of a spare tag
+	short := min(t.tagBits(), spareTagBits)
 	query := sw.tag >> (t.tagBits() - short)
 	rest := min(sw.rest, short)
 	for _, h := range hits {
@@ -375,7 +375,7 @@ func (m *multi[P]) collect(i int, hits []hit, s *search) {
 		for mask := h.mask; mask != 0; mask &= mask - 1 {
 			at := before + bits.TrailingZeros32(mask)
 			allow := sw.allow - int(flip>>keyBits) - bits.OnesCount16(fingerprint(fps, at)^uint16(sw.fp))
-			if tag, ok := t.spareTag(fps, at); ok && differs(uint32(tag)>>(8-short)^query, short, rest, allow, sw.more) {
+			if tag, ok := t.spareTag(fps, at); ok && differs(uint32(tag)>>(spareTagBits-short)^query, short, rest, allow, sw.more) {
 				continue
 			}
 			s.lanes = append(s.lanes, lane{uint32(ids + at), uint8(i), int8(allow)})
