@@ -212,8 +212,10 @@ func compareSearch[P Point](b *testing.B, x *Index[P], points, queries []P, radi
 	}
 }
 
-// BenchmarkEither reports what it takes to look up a point and its complement: in an index that is folded, and
-// by two searches in one that is not, in turns.
+var benchTogether = flag.Int("together", 64, "points that BenchmarkEither asks for at a time")
+
+// BenchmarkEither reports what it takes to look up a point and its complement: in an index that is folded, alone and
+// with others, and by two searches in one that is not, in turns.
 func BenchmarkEither(b *testing.B) {
 	for _, n := range benchSizes(b) {
 		b.Run(fmt.Sprintf("n=%d", n), func(b *testing.B) {
@@ -222,41 +224,58 @@ func BenchmarkEither(b *testing.B) {
 			folded.BeginBulk()
 			insertBatches(folded, points)
 			folded.EndBulk()
-			var either, two []time.Duration
-			var near, opposite, near2, opposite2 []Neighbour
+			together := max(*benchTogether, 1)
+			var either, batch, two []time.Duration
+			found, want := make([]Both, together), make([]Both, 1)
 			for i := 0; b.Loop(); i++ {
 				q := queries[i%len(queries)]
 				if i%4 < 2 { // of both kinds of queries
 					q = complement(q)
 				}
-				if i/100%2 == 0 {
-					either = append(either, timed(func() { near, opposite = folded.NearEither(q, 31, near[:0], opposite[:0]) }))
-				} else {
+				switch i / 100 % 3 {
+				case 0:
+					either = append(either, timed(func() { folded.NearEither([]Point256{q}, 31, empty(found[:1])) }))
+				case 1:
 					two = append(two, timed(func() {
-						near2, _ = plain.Near(q, 31, 0, near2[:0])
-						opposite2, _ = plain.Near(complement(q), 31, 0, opposite2[:0])
+						empty(found)
+						found[0].Near, _ = plain.Near(q, 31, 0, found[0].Near)
+						found[0].Opposite, _ = plain.Near(complement(q), 31, 0, found[0].Opposite)
 					}))
+				case 2:
+					at := i * together % (len(queries) - together)
+					asked := queries[at:][:together]
+					batch = append(batch, timed(func() { folded.NearEither(asked, 31, empty(found)) })/time.Duration(together))
+					q = asked[i%together]
+					found[0], found[i%together] = found[i%together], found[0]
 				}
-				if i%100 != 99 {
+				if i%20 != 19 {
 					continue
 				}
-				near, opposite = folded.NearEither(q, 31, near[:0], opposite[:0])
-				near2, opposite2 = plain.NearEither(q, 31, near2[:0], opposite2[:0])
-				if !slices.Equal(near, near2) || !slices.Equal(opposite, opposite2) {
-					b.Fatalf("folded: %v, %v; not: %v, %v", near, opposite, near2, opposite2)
+				plain.NearEither([]Point256{q}, 31, empty(want))
+				if !slices.Equal(found[0].Near, want[0].Near) || !slices.Equal(found[0].Opposite, want[0].Opposite) {
+					b.Fatalf("folded: %v; not: %v", found[0], want[0])
 				}
 			}
-			if len(two) == 0 {
+			if len(batch) == 0 {
 				return
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(float64(quantile(either, 0.5))/1e3, "either-p50-us")
 			b.ReportMetric(float64(quantile(either, 0.99))/1e3, "either-p99-us")
+			b.ReportMetric(float64(quantile(batch, 0.5))/1e3, "together-p50-us")
 			b.ReportMetric(float64(quantile(two, 0.5))/1e3, "two-p50-us")
 			b.ReportMetric(float64(quantile(two, 0.99))/1e3, "two-p99-us")
 			b.ReportMetric(float64(folded.Stats().Bytes)/float64(n), "B/point")
 		})
 	}
+}
+
+// empty is for the next answers, in the same memory.
+func empty(found []Both) []Both {
+	for i := range found {
+		found[i] = Both{found[i].Near[:0], found[i].Opposite[:0]}
+	}
+	return found
 }
 
 var sink uint64
@@ -266,21 +285,21 @@ var sink uint64
 func onlyLines[P Point](m *multi[P], q P, radius int, s *search) (took time.Duration, n int) {
 	r := m.ring.Load()
 	defer s.forget()
-	if r == nil || !m.kernel.fetches || !m.prepare(permute(q), r, radius, s) {
+	if r == nil || !m.kernel.fetches || !m.prepare([]P{permute(q)}, r, radius, false, s) {
 		return 0, 0
 	}
 	start := time.Now()
 	s.aim()
-	i, sum := 0, uint64(0)
+	sum := uint64(0)
 	for _, sw := range s.sweeps {
-		s.list(i + sw.n + sw.distance)
+		s.list(sw.n + sw.distance)
 		for range sw.n {
-			fetchBuckets(&s.at[i+sw.distance], 1, sw.ahead)
-			first := *(*unsafe.Pointer)(unsafe.Pointer(&s.at[i]))
+			fetchBuckets(&s.at[s.done+sw.distance], 1, sw.ahead)
+			first := *(*unsafe.Pointer)(unsafe.Pointer(&s.at[s.done]))
 			for l := range sw.ahead {
 				sum += *(*uint64)(unsafe.Add(first, l*64))
 			}
-			i++
+			s.done++
 			n += sw.ahead
 		}
 	}

@@ -27,7 +27,7 @@ type reader struct {
 	_     [56]byte
 	next  *reader // set before the reader is linked
 	nearest
-	opposite nearest
+	either *[2][maxAsked]nearest // of NearEither
 }
 
 // enter announces a reader. The hint, which may be nil, is one that the caller

@@ -211,28 +211,46 @@ func (x *Index[P]) near(p P, radius, limit int, dst []Neighbour, into *nearest) 
 	return into.finish()
 }
 
-// NearEither is Near, without a limit, for p and for its complement, which has every bit turned. It appends to near
-// what Near does for p, and to opposite what Near does for the complement, with distances from the complement. The
-// two must not share memory. See NewFolded.
-func (x *Index[P]) NearEither(p P, radius int, near, opposite []Neighbour) (_, _ []Neighbour) {
+// Both is what NearEither finds for a point: what is near it, and what is near its complement.
+type Both struct{ Near, Opposite []Neighbour }
+
+// NearEither is Near, without a limit, for several points and for the complement of each, which has every bit turned. To
+// found[i], which must be there, it appends what Near does for points[i] and for its complement, with the
+// distances from each. No two slices in found may share memory. Many points at a time take less than one after the other; see also NewFolded.
+func (x *Index[P]) NearEither(points []P, radius int, found []Both) {
 	if radius < 0 {
-		return near, opposite
+		return
 	}
 	r := x.begin()
 	defer x.end(r)
-	p = permute(p)
 	m, ok := x.structure.(*multi[P])
 	if !ok || radius == 0 {
-		near, _ = x.near(p, radius, 0, near, &r.nearest)
-		opposite, _ = x.near(complement(p), radius, 0, opposite, &r.nearest)
-		return near, opposite
+		for i, p := range points {
+			p = permute(p)
+			found[i].Near, _ = x.near(p, radius, 0, found[i].Near, &r.nearest)
+			found[i].Opposite, _ = x.near(complement(p), radius, 0, found[i].Opposite, &r.nearest)
+		}
+		return
 	}
-	r.nearest.begin(radius, 0, near)
-	r.opposite.begin(radius, 0, opposite)
-	m.nearEither(p, &r.nearest, &r.opposite)
-	near, _ = r.nearest.finish()
-	opposite, _ = r.opposite.finish()
-	return near, opposite
+	if r.either == nil {
+		r.either = new([2][maxAsked]nearest)
+	}
+	for len(points) > 0 {
+		var q [maxAsked]P
+		n := min(len(points), maxAsked)
+		near, opposite := r.either[0][:n], r.either[1][:n]
+		for i := range n {
+			q[i] = permute(points[i])
+			near[i].begin(radius, 0, found[i].Near)
+			opposite[i].begin(radius, 0, found[i].Opposite)
+		}
+		m.nearEither(q[:n], near, opposite)
+		for i := range n {
+			found[i].Near, _ = near[i].finish()
+			found[i].Opposite, _ = opposite[i].finish()
+		}
+		points, found = points[n:], found[n:]
+	}
 }
 
 // Stats returns the size of the index.

@@ -135,9 +135,17 @@ func (r *race[P]) near(t fataler, p P, radius, limit int) {
 		}
 		if limit <= 0 {
 			wantOpposite, _ := r.model.near(complement(p), radius, 0)
-			got, opposite := x.NearEither(p, radius, []Neighbour{mark}, []Neighbour{mark})
-			if got[0] != mark || opposite[0] != mark || !slices.Equal(got[1:], want) || !slices.Equal(opposite[1:], wantOpposite) {
-				t.Fatalf("%s: NearEither within %d = %v, %v\nwant %v, %v", name, radius, got, opposite, want, wantOpposite)
+			found := []Both{{[]Neighbour{mark}, []Neighbour{mark}}, {}, {nil, []Neighbour{mark}}}
+			x.NearEither([]P{p, complement(p), p}, radius, found)
+			if found[0].Near[0] != mark || found[0].Opposite[0] != mark || found[2].Opposite[0] != mark {
+				t.Fatalf("%s: NearEither overwrote what was there", name)
+			}
+			for i, got := range []Both{
+				{found[0].Near[1:], found[0].Opposite[1:]}, {found[1].Opposite, found[1].Near}, {found[2].Near, found[2].Opposite[1:]},
+			} {
+				if !slices.Equal(got.Near, want) || !slices.Equal(got.Opposite, wantOpposite) {
+					t.Fatalf("%s: NearEither within %d, point %d: %v\nwant %v, %v", name, radius, i, got, want, wantOpposite)
+				}
 			}
 		}
 		if n := x.Stats().Points; n != len(r.model.ids) {

@@ -28,6 +28,7 @@ type sweep struct {
 	// For what becomes of the hits.
 	table  *table
 	word   int
+	asked  int    // the point asked for, by its number in the search
 	tag    uint32 // of the query
 	rest   int    // how many bits of a tag are the next word's
 	more   int    // bits that may differ in the word after the next one, besides what is left of allow

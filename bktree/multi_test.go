@@ -95,9 +95,10 @@ func likeScan[P Point](t testing.TB, x *Index[P], q P, radius, limit int) {
 	opposite := nearest{radius: radius}
 	m.store.scan(complement(permute(q)), &opposite)
 	wantedOpposite, _ := opposite.finish()
-	got, found := x.NearEither(q, radius, nil, nil)
-	if !slices.Equal(got, wanted) || !slices.Equal(found, wantedOpposite) {
-		t.Fatalf("%s: either within %d: %v, %v\nwant %v, %v", m.kernel.name, radius, got, found, wanted, wantedOpposite)
+	var found [1]Both
+	x.NearEither([]P{q}, radius, found[:])
+	if !slices.Equal(found[0].Near, wanted) || !slices.Equal(found[0].Opposite, wantedOpposite) {
+		t.Fatalf("%s: either within %d: %v\nwant %v, %v", m.kernel.name, radius, found[0], wanted, wantedOpposite)
 	}
 }
 
@@ -183,7 +184,8 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, levels []l
 		loose = 6000
 	)
 	rnd := newRand(t)
-	points := distinct(rnd, clustered[P](rnd, fixed+loose))
+	points := clustered[P](rnd, fixed+loose)
+	points = distinct(rnd, points)
 	x := shaped[P](levels)
 	m := x.structure.(*multi[P])
 	m.always = true
@@ -198,27 +200,27 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, levels []l
 		wait.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, uint64(reader)))
 			var dst []Neighbour
+			found := make([]Both, 3)
 			for ; !stop.Load(); operations.Add(1) {
 				p := points[rnd.IntN(fixed)]
 				radius := rnd.IntN(largest + 1)
 				q := shaken(rnd, p, rnd.IntN(radius+1))
-				if rnd.IntN(2) == 0 {
-					dst, _ = x.Near(q, radius, 0, dst[:0])
-				} else {
-					_, dst = x.NearEither(complement(q), radius, nil, dst[:0])
-				}
-				count := 0
-				for _, n := range dst {
-					if n.Distance > radius {
-						t.Errorf("distance %d beyond %d", n.Distance, radius)
+				dst, _ = x.Near(q, radius, 0, dst[:0])
+				x.NearEither([]P{random[P](rnd), complement(q), q}, radius, empty(found))
+				for _, got := range [][]Neighbour{dst, found[1].Opposite, found[2].Near} {
+					count := 0
+					for _, n := range got {
+						if n.Distance > radius {
+							t.Errorf("distance %d beyond %d", n.Distance, radius)
+						}
+						if n.ID == ids[p] && n.Distance == Distance(p, q) {
+							count++
+						}
 					}
-					if n.ID == ids[p] && n.Distance == Distance(p, q) {
-						count++
+					if count != 1 {
+						t.Errorf("a point that stays is found %d times within %d", count, radius)
+						return
 					}
-				}
-				if count != 1 {
-					t.Errorf("a point that stays is found %d times within %d", count, radius)
-					return
 				}
 				if id, ok := x.Find(p); !ok || id != ids[p] {
 					t.Errorf("Find = %d, %v, want %d", id, ok, ids[p])
@@ -332,6 +334,60 @@ func TestMovesEndInTime(t *testing.T) {
 	}
 	if moves != 1 {
 		t.Errorf("%d moves", moves)
+	}
+}
+
+// TestTogether: as many points as one likes are asked for together, of which some are in crowds that the search of the tables
+// gives up on.
+func TestTogether(t *testing.T) {
+	for name, levels := range map[string][]level{"256": nil, "folded": folded} {
+		t.Run(name, func(t *testing.T) { together(t, levels) })
+	}
+}
+
+func together(t *testing.T, levels []level) {
+	rnd := newRand(t)
+	x := shaped[Point256](levels)
+	m := x.structure.(*multi[Point256])
+	var asked []Point256
+	for _, p := range clustered[Point256](rnd, sized(20_000)) {
+		if x.Insert(p); rnd.IntN(100) == 0 {
+			asked = append(asked, p)
+		}
+	}
+	crowd := random[Point256](rnd)
+	for range sized(4000) {
+		p := shaken(rnd, crowd, rnd.IntN(24))
+		x.Insert(p)
+	}
+	for _, radius := range []int{1, 20, 30, 31, 40} {
+		for _, n := range []int{1, maxAsked, 2*maxAsked + 7} {
+			points := make([]Point256, n)
+			for i := range points {
+				switch p := asked[rnd.IntN(len(asked))]; {
+				case rnd.IntN(9) == 0:
+					points[i] = shaken(rnd, crowd, rnd.IntN(24))
+				default:
+					points[i] = shaken(rnd, p, rnd.IntN(radius+1))
+				}
+				if rnd.IntN(2) == 0 {
+					points[i] = complement(points[i])
+				}
+			}
+			found := make([]Both, n)
+			x.NearEither(points, radius, found)
+			for i, p := range points {
+				for j, p := range []Point256{p, complement(p)} {
+					want := nearest{radius: radius}
+					m.store.scan(permute(p), &want)
+					wanted, _ := want.finish()
+					got, _ := x.Near(p, radius, 0, nil)
+					if either := [][]Neighbour{found[i].Near, found[i].Opposite}[j]; !slices.Equal(got, wanted) || !slices.Equal(either, wanted) {
+						t.Fatalf("%d points, within %d: %v, alone %v, want %v", n, radius, either, got, wanted)
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -2,18 +2,19 @@ package bktree
 
 import (
 	"math"
-	"math/bits"
-	"sync/atomic"
 	"unsafe"
 )
 
-// search is what a search of the tables needs besides what it finds; kept between searches.
+// search is what a search of the tables needs besides what it finds; kept between searches. It is for several
+// points at a time, and goes through the tables word by word for all of them.
 type search struct {
-	sweeps   []sweep  // one for each word that is looked up, and in folded tables two
-	opposite *nearest // gets what is near the complement of the query, if that is asked for
+	asked  []asked
+	sweeps []sweep // for each word, one for each point that looks it up, and in folded tables two
 
-	at           []uintptr // buckets of all sweeps, in the order in which they are looked at
-	listed       int       // of at
+	// The addresses of buckets, in the order in which they are looked at: at[done:listed] are still to be, and
+	// those of the sweeps from listedSweeps on are yet to be listed.
+	at           []uintptr
+	done, listed int
 	listedSweeps int
 
 	hits       []hit
@@ -22,7 +23,6 @@ type search struct {
 	fulls      []full
 	lanes      []lane
 	candidates []candidate
-	budget     int // candidates left before giving up
 
 	// Of chain: fields, because what a kernel is given escapes.
 	block   sweep
@@ -32,32 +32,22 @@ type search struct {
 	none    [1]uint32 // always 0
 }
 
-// full is a full bucket, or a block of those that it goes on in.
-type full struct {
-	block int
-	sweep int
-	allow int // bits by which fingerprints may differ
-}
-
-// lane is one whose fingerprint passed the filter.
-type lane struct {
-	at    uint32 // of the table's entries
-	sweep uint8
-	allow int8 // bits by which the rest of the next word may differ
-}
-
-// candidate is a point whose tag passed as well.
-type candidate struct {
-	id    ID
-	sweep uint32
+// asked is what a search knows of one point besides its sweeps.
+type asked struct {
+	pieces pieces
+	budget int // left before giving up: a candidate is 4, a lane 1
 }
 
 const (
+	// Points asked for at a time: so many that several find what they need of a table in pages that the
+	// processor still knows. The sweeps of more would take the cache that these pages' tables need.
+	maxAsked = 32
 	// Buckets that a kernel is given at a time, which bounds the room for hits, and
 	// how long a goroutine cannot be preempted.
 	maxFlips = 256
-	// Candidates collected before they are verified: enough for their memory accesses to overlap.
-	maxCandidates = 256
+	// Lanes and full buckets collected before they are looked at: enough for their memory accesses to overlap.
+	maxLanes = 64
+	maxFulls = 32
 	// Lines fetched ahead of the bucket that the kernel is at, and buckets at most.
 	// The processor keeps few more on their way.
 	linesAhead   = 64
@@ -87,103 +77,130 @@ func (k *cutting) costScan(radius int) float64 {
 	return costWhole256
 }
 
-func (m *multi[P]) near(q P, into *nearest) { m.search(q, into, nil) }
+func (m *multi[P]) near(q P, into *nearest) {
+	q1 := [1]P{q}
+	m.search(q1[:], unsafe.Slice(into, 1), nil)
+}
 
-// nearEither is near, and opposite gets what is near the complement of q. At radii of half the
+// nearEither is near for at most maxAsked points, and opposite gets what is near their complements. At radii of half the
 // bits and more a point may be near both, which a single search does not tell.
-func (m *multi[P]) nearEither(q P, into, opposite *nearest) {
-	if r := m.ring.Load(); r != nil && r.cut.folded && into.radius < width[P]()/2 {
+func (m *multi[P]) nearEither(q []P, into, opposite []nearest) {
+	if r := m.ring.Load(); r != nil && r.cut.folded && into[0].radius < width[P]()/2 {
 		m.search(q, into, opposite)
 		return
 	}
 	m.search(q, into, nil)
-	opposite.search = into.search
-	m.search(complement(q), opposite, nil)
+	var turned [maxAsked]P
+	for i := range q {
+		turned[i] = complement(q[i])
+	}
+	opposite[0].search = into[0].search
+	m.search(turned[:len(q)], opposite, nil)
 }
 
-func (m *multi[P]) search(q P, into, opposite *nearest) {
-	if into.search == nil {
-		into.search = new(search)
+// search finds for each point of q what is near it, within a radius that is the same for all, and what is near
+// its complement if opposite is not nil.
+func (m *multi[P]) search(q []P, into, opposite []nearest) {
+	if into[0].search == nil {
+		into[0].search = new(search)
 	}
-	s := into.search
-	s.opposite = opposite
-	start, radius := into.start, into.radius
+	s, radius := into[0].search, into[0].radius
 	r := m.ring.Load()
-	if r == nil || opposite != nil && !r.cut.folded || !m.prepare(q, r, radius, s) {
-		m.scan(q, into, opposite)
-	} else if !m.sweep(q, r, s, into) {
-		// A crowd round the query, of which every point is a candidate in many
-		// words. What was found so far is found again.
-		into.begin(radius, into.limit, into.found[:start])
-		if opposite != nil {
-			opposite.begin(radius, 0, opposite.found[:opposite.start])
+	if r == nil || opposite != nil && !r.cut.folded || !m.prepare(q, r, radius, opposite != nil, s) {
+		for i := range q {
+			m.scan(q, i, into, opposite)
 		}
-		m.scan(q, into, opposite)
+		s.forget()
+		return
+	}
+	m.sweep(q, r.cut.split(radius), s, into, opposite)
+	for i := range q {
+		if s.asked[i].budget < 0 {
+			// A crowd round the point, of which every one is a candidate in many
+			// words. What was found so far is found again.
+			into[i].begin(radius, into[i].limit, into[i].found[:into[i].start])
+			if opposite != nil {
+				opposite[i].begin(radius, 0, opposite[i].found[:opposite[i].start])
+			}
+			m.scan(q, i, into, opposite)
+		}
 	}
 	s.forget()
 }
 
-func (m *multi[P]) scan(q P, into, opposite *nearest) {
-	m.store.scan(q, into)
+func (m *multi[P]) scan(q []P, i int, into, opposite []nearest) {
+	m.store.scan(q[i], &into[i])
 	if opposite != nil {
-		m.store.scan(complement(q), opposite)
+		m.store.scan(complement(q[i]), &opposite[i])
 	}
 }
 
 // forget lets go of the tables: an idle reader would keep the memory of those that are gone.
 func (s *search) forget() {
 	clear(s.sweeps)
-	s.sweeps, s.opposite = s.sweeps[:0], nil
+	s.sweeps = s.sweeps[:0]
 	s.block = sweep{}
 }
 
 // prepare fills in the sweeps. It reports whether to go on: not when the scan is cheaper.
-func (m *multi[P]) prepare(q P, r *ring, radius int, s *search) bool {
+func (m *multi[P]) prepare(q []P, r *ring, radius int, either bool, s *search) bool {
 	split := r.cut.split(radius)
 	if split == nil {
 		return false
 	}
-	var w pieces
-	cut(r.cut, &q, &w)
 	n := int(m.n.Load())
+	scan := float64(n) * r.cut.costScan(radius)
+	budget := 4 * (int(scan/costCandidate) + 256)
+	if m.always {
+		budget = math.MaxInt
+	}
+	s.asked = s.asked[:0]
+	for i := range q {
+		a := asked{budget: budget}
+		cut(r.cut, &q[i], &a.pieces)
+		s.asked = append(s.asked, a)
+	}
 	cost := float64(costQuery)
 	for c := range r.cut.words {
-		if split[c] < 0 {
+		threshold := int(split[c])
+		if threshold < 0 {
 			continue
 		}
 		t := r.tables[c].Load()
-		key, turn := t.address(w[c])
-		allow := int(split[c] + split[c+1] + 1)
-		fp, following := r.cut.fingerprint(&w, c)
 		used := min((n>>t.bits)/lanes+1, t.lines)
-		sw := s.add()
-		sw.fps, sw.table, sw.word, sw.turned = unsafe.Pointer(&t.fps[0]), t, c, false
-		sw.key, sw.stride, sw.lines, sw.capacity = key, t.stride(), t.lines, t.capacity()
-		sw.fp, sw.tag = int(fp^turn), t.tag(following^turn)
-		sw.rest, sw.allow, sw.more = min(r.cut.rest[c], t.tagBits()), allow, int(split[c+2])+1
-		sw.ahead, sw.distance = 0, 0
-		if m.kernel.fetches {
-			sw.ahead, sw.distance = used, min(max(linesAhead/used, 2), bucketsAhead)
-		}
-		cost += sw.within(int(split[c]), used, n)
-		if r.cut.folded && split[c] > 0 {
-			// Points whose word is filed as it is where the query's is turned, or the other way round. Their
-			// first bit differs, which is not in the key, and one bit fewer of the others may.
-			other := s.add()
-			*other = s.sweeps[len(s.sweeps)-2]
-			other.key ^= t.buckets() - 1
-			other.fp ^= 1<<fingerprintBits - 1
-			other.tag = t.tag(^(following ^ turn))
-			other.allow--
-			other.turned = true
-			cost += other.within(int(split[c])-1, used, n)
+		for i := range s.asked {
+			a := &s.asked[i]
+			key, turn := t.address(a.pieces[c])
+			fp, following := r.cut.fingerprint(&a.pieces, c)
+			sw := s.add()
+			sw.fps, sw.table, sw.word, sw.asked = unsafe.Pointer(&t.fps[0]), t, c, i
+			sw.key, sw.stride, sw.lines, sw.capacity = key, t.stride(), t.lines, t.capacity()
+			sw.fp, sw.tag = int(fp^turn), t.tag(following^turn)
+			sw.rest, sw.more = min(r.cut.rest[c], t.tagBits()), int(split[c+2])+1
+			sw.allow = threshold + int(split[c+1]) + 1
+			if m.kernel.fetches {
+				sw.ahead, sw.distance = used, min(max(linesAhead/used, 2), bucketsAhead)
+			}
+			cost += sw.within(threshold, used, n)
+			if r.cut.folded && threshold > 0 {
+				// Points whose word is filed as it is where the query's is turned, or the other way round. Their
+				// first bit differs, which is not in the key, and one bit fewer of the others may.
+				other := s.add()
+				*other = s.sweeps[len(s.sweeps)-2]
+				other.key ^= t.buckets() - 1
+				other.fp ^= 1<<fingerprintBits - 1
+				other.tag = t.tag(^(following ^ turn))
+				other.allow--
+				other.turned = true
+				cost += other.within(threshold-1, used, n)
+			}
 		}
 		if need := maxFlips * t.lines; len(s.hits) < need {
 			s.hits = make([]hit, need)
 		}
 	}
-	scan := float64(n) * r.cut.costScan(radius)
-	if s.opposite != nil {
+	scan *= float64(len(q))
+	if either {
 		scan *= 2
 	}
 	return cost < scan || m.always
@@ -191,10 +208,7 @@ func (m *multi[P]) prepare(q P, r *ring, radius int, s *search) bool {
 
 // add appends a sweep, which the caller fills in.
 func (s *search) add() *sweep {
-	if s.sweeps == nil {
-		s.sweeps = make([]sweep, 0, 2*maxWords)
-	}
-	s.sweeps = s.sweeps[:len(s.sweeps)+1]
+	s.sweeps = append(s.sweeps, sweep{})
 	return &s.sweeps[len(s.sweeps)-1]
 }
 
@@ -206,16 +220,9 @@ func (sw *sweep) within(threshold, used, n int) float64 {
 		float64(n>>sw.table.bits+1)*b.pass[threshold][sw.allow]*costCandidate
 }
 
-// aim makes room for the list of buckets and has the first of them fetched.
+// aim has the first buckets fetched.
 func (s *search) aim() {
-	total := 0
-	for i := range s.sweeps {
-		total += s.sweeps[i].n
-	}
-	if need := total + bucketsAhead; len(s.at) < need {
-		s.at = make([]uintptr, need*2)
-	}
-	s.listed, s.listedSweeps = 0, 0
+	s.done, s.listed, s.listedSweeps = 0, 0, 0
 	first := &s.sweeps[0]
 	s.list(first.distance)
 	if first.ahead > 0 {
@@ -223,11 +230,12 @@ func (s *search) aim() {
 	}
 }
 
-// list lists so many buckets at least that the kernel is to look at or to fetch. Not all at once, because it costs
+// list lists buckets until there are so many that the kernel is to look at or to fetch. Not all at once, because it costs
 // least while there is memory on its way. The tables are kept from going away by the sweeps and by the announcement of the reader.
 func (s *search) list(need int) {
-	for s.listed < need {
+	for s.listed-s.done < need {
 		if s.listedSweeps == len(s.sweeps) {
+			s.room(1)
 			s.at[s.listed] = s.at[s.listed-1] // there is nothing more to fetch, so something near
 			s.listed++
 			continue
@@ -235,6 +243,7 @@ func (s *search) list(need int) {
 		sw := &s.sweeps[s.listedSweeps]
 		s.listedSweeps++
 		flips := balls[sw.table.bits].flips[:sw.n]
+		s.room(len(flips))
 		at := s.at[s.listed:][:len(flips)]
 		base, bytes := uintptr(sw.fps), uintptr(sw.stride)*lineWords*8
 		for i, flip := range flips {
@@ -244,221 +253,54 @@ func (s *search) list(need int) {
 	}
 }
 
-// sweep searches the tables. It gives up, and
-// returns false, when there are so many candidates that a scan would have been
-// cheaper.
-func (m *multi[P]) sweep(q P, r *ring, s *search, into *nearest) bool {
-	split := r.cut.split(into.radius)
-	s.fulls, s.lanes, s.candidates = s.fulls[:0], s.lanes[:0], s.candidates[:0]
-	s.budget = int(float64(m.n.Load())*r.cut.costScan(into.radius)/costCandidate) + maxCandidates
-	if m.always {
-		s.budget = math.MaxInt
+// room makes room in at for so many more, in the place of what is done.
+func (s *search) room(n int) {
+	if s.listed+n <= len(s.at) {
+		return
 	}
+	left := s.at[s.done:s.listed]
+	if need := 2 * (len(left) + n + maxFlips); len(s.at) < need {
+		s.at = make([]uintptr, 2*need)
+	}
+	s.done, s.listed = 0, copy(s.at, left)
+}
+
+// sweep searches the tables. For a point with so many candidates that a scan would have been
+// cheaper it gives up, and leaves a budget below zero.
+func (m *multi[P]) sweep(q []P, split *split, s *search, into, opposite []nearest) {
+	s.fulls, s.lanes, s.candidates = s.fulls[:0], s.lanes[:0], s.candidates[:0]
 	s.aim()
-	done := 0
 	for i := range s.sweeps {
 		sw := &s.sweeps[i]
 		b, n := balls[sw.table.bits], sw.n
-		s.list(done + n) // before n is cut to what a kernel is given
+		s.list(n) // before n is cut to what a kernel is given
+		if s.asked[sw.asked].budget < 0 {
+			s.done += n
+			continue
+		}
 		for from := 0; from < n; from += sw.n {
 			sw.flips = unsafe.Pointer(&b.flips[from])
-			sw.at = unsafe.Pointer(&s.at[done])
 			sw.n = min(n-from, maxFlips)
 			if sw.n < n {
 				s.shells = b.shells(from, sw.n)
 				sw.shells = unsafe.Pointer(&s.shells)
 			}
-			done += sw.n
-			s.list(done + sw.distance)
+			s.list(sw.n + sw.distance)
+			sw.at = unsafe.Pointer(&s.at[s.done])
+			s.done += sw.n
 			hits, full := m.kernel.sweep(sw, &s.hits[0], &s.full[0])
 			m.collect(i, s.hits[:hits], s)
-			if len(s.lanes) >= maxCandidates {
-				m.verify(q, split, s, into)
+			if len(s.lanes) >= maxLanes {
+				m.verify(q, split, s, into, opposite)
 			}
 			for _, left := range s.full[:full] {
 				s.noteFull(i, b.flips[from+sw.n-int(left)])
 			}
-			if len(s.fulls) >= maxFlips {
-				m.chain(q, split, s, into)
-			}
-			if s.budget < 0 {
-				return false
+			if len(s.fulls) >= maxFulls {
+				m.chain(q, split, s, into, opposite)
 			}
 		}
 	}
-	if m.chain(q, split, s, into); s.budget < 0 {
-		return false
-	}
-	m.verify(q, split, s, into)
-	return true
-}
-
-// noteFull notes a full block, and has fetched what says where it goes on.
-func (s *search) noteFull(i int, flip uint32) {
-	sw := &s.sweeps[i]
-	block := sw.key ^ int(flip&keyMask)
-	if sw.ahead > 0 {
-		_, ids := sw.table.block(block)
-		fetchLine(unsafe.Pointer(&ids[0]))
-	}
-	s.fulls = append(s.fulls, full{block, i, sw.allow - int(flip>>keyBits)})
-}
-
-// chain looks at the blocks that the full buckets go on in: at one of each, then at the next of those that
-// have one, because each is somewhere else and has to be fetched.
-func (m *multi[P]) chain(q P, split *split, s *search, into *nearest) {
-	block := &s.block
-	for len(s.fulls) > 0 {
-		n := 0
-		for _, f := range s.fulls {
-			t := s.sweeps[f.sweep].table
-			_, ids := t.block(f.block)
-			next := int(atomic.LoadUint32(&ids[0]))
-			if next == 0 {
-				continue
-			}
-			f.block = next
-			s.fulls[n] = f
-			n++
-			if m.kernel.fetches {
-				fps, _ := t.block(next)
-				fetchLine(unsafe.Pointer(&fps[0]))
-			}
-		}
-		s.fulls = s.fulls[:n]
-		for at := range s.fulls {
-			f := &s.fulls[at]
-			*block = s.sweeps[f.sweep]
-			fps, ids := block.table.block(f.block)
-			block.fps = unsafe.Pointer(&fps[0])
-			s.blockAt, s.flip = uintptr(block.fps), 0
-			block.at, block.flips, block.n, block.key = unsafe.Pointer(&s.blockAt), unsafe.Pointer(&s.flip), 1, 0
-			block.allow, block.ahead, block.distance, block.shells = f.allow, 0, 0, unsafe.Pointer(&s.none)
-			hits, _ := m.kernel.sweep(block, &s.hits[0], &s.more[0])
-			for _, h := range s.hits[:hits] {
-				for mask := h.mask; mask != 0; mask &= mask - 1 {
-					lane := int(h.line)*lanes + bits.TrailingZeros32(mask)
-					s.judge(f.sweep, atomic.LoadUint32(&ids[lane]), f.allow-bits.OnesCount16(fingerprint(fps, lane)^uint16(block.fp)))
-				}
-			}
-			if m.kernel.fetches {
-				fetchLine(unsafe.Pointer(&ids[0]))
-			}
-			s.budget -= block.lines
-			if len(s.candidates) >= maxCandidates {
-				m.verify(q, split, s, into)
-			}
-			if s.budget < 0 {
-				s.fulls = s.fulls[:0]
-				return
-			}
-		}
-	}
-}
-
-// collect notes the lanes of the hits, and how far the rest of the next word may differ in each, and
-// fetches their entries ahead: to wait for each would cost more than everything else. Most lanes are spared it by a tag
-// at the end of the bucket.
-func (m *multi[P]) collect(i int, hits []hit, s *search) {
-	sw := &s.sweeps[i]
-	t := sw.table
-	flips := unsafe.Slice((*uint32)(sw.flips), sw.n)
-	short := min(t.tagBits(), spareTagBits)
-	query := sw.tag >> (t.tagBits() - short)
-	rest := min(sw.rest, short)
-	for _, h := range hits {
-		flip := flips[sw.n-int(h.left)]
-		bucket := sw.key ^ int(flip&keyMask)
-		fps := t.fps[bucket*t.fpStep:][:t.lines*lineWords]
-		before := (int(h.line) - bucket*sw.stride) * lanes
-		ids := bucket*t.idStep + t.idBase
-		for mask := h.mask; mask != 0; mask &= mask - 1 {
-			at := before + bits.TrailingZeros32(mask)
-			allow := sw.allow - int(flip>>keyBits) - bits.OnesCount16(fingerprint(fps, at)^uint16(sw.fp))
-			if tag, ok := t.spareTag(fps, at); ok && differs(uint32(tag)>>(spareTagBits-short)^query, short, rest, allow, sw.more) {
-				continue
-			}
-			s.lanes = append(s.lanes, lane{uint32(ids + at), uint8(i), int8(allow)})
-			if m.kernel.fetches {
-				fetchLine(unsafe.Pointer(&t.ids[ids+at]))
-			}
-		}
-	}
-}
-
-// differs reports whether a tag of so many bits differs too much: its first bits are the rest of the next
-// word, which may differ by what is allowed, and the others those of the word after, which may by some more.
-func differs(tag uint32, bitsOf, rest, allow, more int) bool {
-	return bits.OnesCount32(tag>>(bitsOf-rest)) > allow || bits.OnesCount32(tag) > allow+more
-}
-
-// judge takes an entry of sweep i for a candidate unless its tag differs too much.
-func (s *search) judge(i int, entry uint32, allow int) {
-	sw := &s.sweeps[i]
-	if entry == noPoint || differs(entry>>sw.table.idBits^sw.tag, sw.table.tagBits(), sw.rest, allow, sw.more) {
-		return
-	}
-	s.candidates = append(s.candidates, candidate{sw.table.id(entry), uint32(i)})
-}
-
-// verify reports the candidates that are within the radius, each from one word only.
-func (m *multi[P]) verify(q P, split *split, s *search, into *nearest) {
-	for _, l := range s.lanes {
-		s.judge(int(l.sweep), atomic.LoadUint32(&s.sweeps[l.sweep].table.ids[l.at]), int(l.allow))
-	}
-	// Not before the IDs were read: put stores a point before its ID, so these
-	// segments have the points of all candidates.
-	s.budget -= len(s.candidates) + len(s.lanes)/4
-	segments := *m.store.segments.Load()
-	shift := segmentBits[P]()
-	if m.kernel.fetches {
-		for _, c := range s.candidates {
-			at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
-			if at < len(segments) && segments[at] != nil && slot < len(segments[at].points) {
-				fetchLine(unsafe.Pointer(&segments[at].points[slot]))
-			}
-		}
-	}
-	for _, c := range s.candidates {
-		at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
-		if at >= len(segments) || segments[at] == nil {
-			continue // removed since
-		}
-		points := segments[at].points
-		if slot >= len(points) {
-			continue
-		}
-		m.report(q, points[slot], c, split, s, into)
-	}
-	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
-}
-
-// report adds a candidate to what it is near to, unless it is reported from another sweep.
-func (m *multi[P]) report(q, p P, c candidate, split *split, s *search, into *nearest) {
-	d := Distance(q, p)
-	if d > into.radius {
-		d = width[P]() - d
-		if into = s.opposite; into == nil || d > into.radius {
-			return
-		}
-		q = complement(q)
-	}
-	var differ pieces
-	sw := &s.sweeps[c.sweep]
-	p = difference(p, q)
-	cut(sw.table.cut, &p, &differ)
-	words := differ.distances(sw.table.cut.words)
-	if split.starts(&words, sw.table.cut.words) != sw.word {
-		return
-	}
-	if firstBit := differ[sw.word]>>31 != 0; sw.table.cut.folded && firstBit != sw.turned {
-		return
-	}
-	into.add(c.id, d)
-}
-
-// width is the bits of a point.
-func width[P Point]() int {
-	var p P
-	return int(unsafe.Sizeof(p)) * 8
+	m.chain(q, split, s, into, opposite)
+	m.verify(q, split, s, into, opposite)
 }

@@ -51,7 +51,8 @@ func (l *Lists) Explain(q Query) Explanation {
 	}
 	held := q
 	held.held = true
-	for _, c := range f.candidates(&held, now.Unix()) {
+	near := f.nearPairs([]Query{held})
+	for _, c := range f.candidates(&held, &near, now.Unix()) {
 		if id := f.stmts[f.postings[c.posting].stmt].id; len(e.Held) < maxStatements && !slices.Contains(e.Held, id) {
 			e.Held = append(e.Held, id)
 		}

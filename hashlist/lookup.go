@@ -134,18 +134,57 @@ type candidate struct {
 // Lists of other origins match, and speak against media, as far as Heed says, and as
 // far as those who stand behind their statements are believed; see Policy. What this node itself
 // disputes is suppressed, and what it confirmed acts like its own.
-func (l *Lists) Lookup(q Query) Result {
+func (l *Lists) Lookup(q Query) (r Result) {
+	l.LookupAll([]Query{q}, func(_ int, one *Result) { r = *one })
+	return r
+}
+
+// LookupAll is Lookup for several queries, in less time than one after the other takes, as the index is
+// searched for many hashes together. It calls answer with the number of each query and its result, in their order.
+func (l *Lists) LookupAll(queries []Query, answer func(i int, r *Result)) {
+	for from := 0; from < len(queries); {
+		n, hashes := 0, 0
+		for _, q := range queries[from:] {
+			if hashes += max(1, countPairs(q.Probes)); n > 0 && hashes > maxTogether {
+				break
+			}
+			n++
+		}
+		results := l.lookupTogether(queries[from : from+n])
+		for i := range results {
+			answer(from+i, &results[i])
+		}
+		from += n
+	}
+}
+
+// maxTogether bounds how many hashes of several queries are searched for before writers have their turn: for a millisecond
+// or two, among ten million. More at a time would gain nothing.
+const maxTogether = 32
+
+func (l *Lists) lookupTogether(queries []Query) []Result {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	r, _ := l.lookup(&q, &l.policy, time.Now())
-	return r
+	now := time.Now()
+	near := l.fold.nearPairs(queries)
+	results := make([]Result, len(queries))
+	for i := range queries {
+		results[i], _ = l.lookupNear(&queries[i], &near, &l.policy, now)
+	}
+	return results
 }
 
 // lookup is Lookup by a policy at a time, and returns the candidates too, of which those beyond the
 // query's limit are cut off. The lock is held.
 func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candidate) {
+	near := l.fold.nearPairs([]Query{*q})
+	return l.lookupNear(q, &near, policy, now)
+}
+
+// lookupNear is lookup, and takes what is near the pairs of q from near.
+func (l *Lists) lookupNear(q *Query, near *[]bktree.Both, policy *Policy, now time.Time) (Result, []candidate) {
 	f := l.fold
-	found := f.videos(f.candidates(q, now.Unix()), q.Probes, &l.policy)
+	found := f.videos(f.candidates(q, near, now.Unix()), q.Probes, &l.policy)
 	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
 	if len(found) == 0 {
 		return r, nil
@@ -178,9 +217,41 @@ func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candi
 	return r, found
 }
 
+// isPair reports whether a probe and the next are a PDQ hash and its complement, as in most queries: those are
+// searched for at once.
+func isPair(probes []Probe, i int) bool {
+	return i+1 < len(probes) && probes[i].Hash.alg == PDQ && probes[i+1].Hash == probes[i].Hash.Complement()
+}
+
+func countPairs(probes []Probe) (n int) {
+	for i := 0; i < len(probes); i++ {
+		if isPair(probes, i) {
+			n++
+			i++
+		}
+	}
+	return n
+}
+
+// nearPairs returns what is near each pair of the queries, in their order.
+func (f *fold) nearPairs(queries []Query) []bktree.Both {
+	var hashes []Hash
+	for _, q := range queries {
+		for i := 0; i < len(q.Probes); i++ {
+			if isPair(q.Probes, i) {
+				hashes = append(hashes, q.Probes[i].Hash)
+				i++
+			}
+		}
+	}
+	found := make([]bktree.Both, len(hashes))
+	f.points[PDQ].nearEither(hashes, f.radius[PDQ], found)
+	return found
+}
+
 // candidates finds the postings in force within their lists' radii, each once for
-// each frame, and of one issuer not more than are weighed.
-func (f *fold) candidates(q *Query, now int64) []candidate {
+// each frame, and of one issuer not more than are weighed. What is near pairs it takes from the front of pairs.
+func (f *fold) candidates(q *Query, pairs *[]bktree.Both, now int64) []candidate {
 	var found []candidate
 	type place struct {
 		posting uint32
@@ -188,21 +259,21 @@ func (f *fold) candidates(q *Query, now int64) []candidate {
 	}
 	var at map[place]int // where in found
 	met := crowd{}       // of one point
-	var near, complement []bktree.Neighbour
-	ahead := false // complement is what is near this probe
+	var near []bktree.Neighbour
+	var pair *bktree.Both // of which this probe is the second
 	for i, probe := range q.Probes {
 		a := probe.Hash.alg
 		if !a.Valid() {
 			continue
 		}
 		switch {
-		case ahead:
-			near, complement, ahead = complement, near, false
-		case a == PDQ && i+1 < len(q.Probes) && q.Probes[i+1].Hash == probe.Hash.Complement():
-			near, complement = f.points[a].nearEither(probe.Hash, f.radius[a], near[:0], complement[:0])
-			ahead = true
+		case pair != nil:
+			near, pair = pair.Opposite, nil
+		case isPair(q.Probes, i):
+			pair = &(*pairs)[0]
+			near, *pairs = pair.Near, (*pairs)[1:]
 		default:
-			near = f.points[a].near(probe.Hash, f.radius[a], near[:0])
+			near = f.points[a].near(probe.Hash, f.radius[a], nil)
 		}
 		alike := maxAlike
 		if a == VPDQ {

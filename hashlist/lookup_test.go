@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -81,6 +82,24 @@ func TestLookupAgainstModel(t *testing.T) {
 			q.Lists = []string{origin + "/lists/0", foreign + "/lists/0"}
 		}
 		r := l.Lookup(q)
+		var together []Query // parts of it, too, which tear pairs apart, and more than are looked up at a time
+		for len(together) < 2*maxTogether {
+			for from := range q.Probes {
+				for to := from + 1; to <= len(q.Probes); to++ {
+					together = append(together, Query{Probes: q.Probes[from:to], Lists: q.Lists})
+				}
+			}
+		}
+		answered := 0
+		l.LookupAll(together, func(i int, r *Result) {
+			if alone := l.Lookup(together[i]); i != answered || !reflect.DeepEqual(*r, alone) {
+				t.Fatalf("query %d, together as the %dth: %v, alone %v", i, answered, *r, alone)
+			}
+			answered++
+		})
+		if answered != len(together) {
+			t.Fatalf("%d of %d queries answered", answered, len(together))
+		}
 		var got []string
 		for _, m := range r.Matches {
 			got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))

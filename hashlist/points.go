@@ -15,7 +15,8 @@ type points interface {
 	find(Hash) (bktree.ID, bool)
 	at(bktree.ID) Hash // of a hash that is there
 	near(h Hash, radius int, dst []bktree.Neighbour) []bktree.Neighbour
-	nearEither(h Hash, radius int, near, complement []bktree.Neighbour) (_, _ []bktree.Neighbour) // and near h.Complement()
+	// nearEither appends to found[i] what is near hashes[i] and near its complement.
+	nearEither(hashes []Hash, radius int, found []bktree.Both)
 	each(func(bktree.ID, Hash))
 	len() int
 	bytes() int64 // of memory
@@ -119,8 +120,12 @@ func (t *indexed[P]) near(h Hash, radius int, dst []bktree.Neighbour) []bktree.N
 	return dst
 }
 
-func (t *indexed[P]) nearEither(h Hash, radius int, near, complement []bktree.Neighbour) (_, _ []bktree.Neighbour) {
-	return t.index.NearEither(t.point(h), radius, near, complement)
+func (t *indexed[P]) nearEither(hashes []Hash, radius int, found []bktree.Both) {
+	points := make([]P, len(hashes))
+	for i, h := range hashes {
+		points[i] = t.point(h)
+	}
+	t.index.NearEither(points, radius, found)
 }
 
 func (t *indexed[P]) each(visit func(bktree.ID, Hash)) {

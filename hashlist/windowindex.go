@@ -203,17 +203,18 @@ func (x *windowIndex) search(h Hash, radius int, found []uint32) []uint32 {
 		radius = 0
 	}
 	points := x.points[h.alg]
-	near, complement := make([]bktree.Neighbour, 0, 16), make([]bktree.Neighbour, 0, 16)
+	var near [2]bktree.Both
 	if h.alg == PDQ {
-		near, complement = points.nearEither(h, radius, near, complement)
-		near, complement = points.nearEither(h.transposed(), radius, near, complement)
+		points.nearEither([]Hash{h, h.transposed()}, radius, near[:])
 	} else {
-		near = points.near(h, radius, near)
+		near[0].Near = points.near(h, radius, nil)
 	}
-	for _, n := range [...][]bktree.Neighbour{near, complement} {
-		for _, p := range n {
-			for o := x.heads[h.alg][p.ID]; o != 0; o = x.links[o-1].next {
-				found = append(found, x.links[o-1].upload)
+	for _, b := range near {
+		for _, n := range [...][]bktree.Neighbour{b.Near, b.Opposite} {
+			for _, p := range n {
+				for o := x.heads[h.alg][p.ID]; o != 0; o = x.links[o-1].next {
+					found = append(found, x.links[o-1].upload)
+				}
 			}
 		}
 	}

@@ -135,27 +135,21 @@ func readUploader(u *pb.Uploader) (*hashlist.Uploader, error) {
 	return v, nil
 }
 
-// lookup answers one query in v. What its matches take is taken from budget.
-func (s *Server) lookup(ctx context.Context, r *pb.LookupRequest, budget *int, v *pb.LookupResponse) error {
-	q, err := s.query(r)
-	if err != nil {
-		return err
-	}
-	result := s.cfg.Lists.Lookup(q)
+// answer answers a query in v, of which result came. What its matches take is taken from budget.
+func (s *Server) answer(ctx context.Context, r *pb.LookupRequest, q *hashlist.Query, result *hashlist.Result, budget *int, v *pb.LookupResponse) {
 	s.metrics.verdict(result.Verdict)
-	respond(&result, budget, v)
+	respond(result, budget, v)
 	if r.GetAsking() {
-		s.asked(ctx, &result)
-		return nil
+		s.asked(ctx, result)
+		return
 	}
-	v.VerdictId = s.audit.verdict(ctx, &q, &result, askedHashes(&q))
-	s.held(&q, &result, v.GetVerdictId())
-	s.actOn(v.VerdictId, &q, &result)
+	v.VerdictId = s.audit.verdict(ctx, q, result, askedHashes(q))
+	s.held(q, result, v.GetVerdictId())
+	s.actOn(v.VerdictId, q, result)
 	// Who names nothing, as in a check of old files, would push out what was uploaded.
 	if r.GetReference() != nil {
-		v.SeenId = s.see(q, &result)
+		v.SeenId = s.see(*q, result)
 	}
-	return nil
 }
 
 func lookupResponse(r *hashlist.Result, budget *int) *pb.LookupResponse {
@@ -197,10 +191,13 @@ func (l *lookupService) Lookup(ctx context.Context, r *pb.LookupRequest) (*pb.Lo
 	if err := callerOf(ctx).spend(max(1, len(r.GetHashes()))); err != nil {
 		return nil, err
 	}
-	v, budget := new(pb.LookupResponse), answerBytes
-	if err := l.s.lookup(ctx, r, &budget, v); err != nil {
+	q, err := l.s.query(r)
+	if err != nil {
 		return nil, err
 	}
+	v, budget := new(pb.LookupResponse), answerBytes
+	result := l.s.cfg.Lists.Lookup(q)
+	l.s.answer(ctx, r, &q, &result, &budget, v)
 	return v, nil
 }
 
@@ -276,14 +273,19 @@ func (l *lookupService) batch(ctx context.Context, r *pb.LookupStreamRequest) (*
 	if n := len(r.GetLookups()); n > maxLookups {
 		return nil, refuse(errInvalid, "%d lookups in one message are more than %d", n, maxLookups)
 	}
-	v := &pb.LookupStreamResponse{Tag: r.GetTag(), Lookups: make([]*pb.LookupResponse, len(r.GetLookups()))}
-	answers := make([]pb.LookupResponse, len(v.Lookups)) // at once: they come and go together
-	budget := answerBytes
-	for i, q := range r.GetLookups() {
-		v.Lookups[i] = &answers[i]
-		if err := l.s.lookup(ctx, q, &budget, v.Lookups[i]); err != nil {
+	queries := make([]hashlist.Query, len(r.GetLookups()))
+	for i, asked := range r.GetLookups() {
+		var err error
+		if queries[i], err = l.s.query(asked); err != nil {
 			return nil, refuse(errors.Unwrap(err), "lookup %d of the message with tag %d: %v", i+1, r.GetTag(), err)
 		}
 	}
+	v := &pb.LookupStreamResponse{Tag: r.GetTag(), Lookups: make([]*pb.LookupResponse, len(queries))}
+	answers := make([]pb.LookupResponse, len(queries)) // at once: they come and go together
+	budget := answerBytes
+	l.s.cfg.Lists.LookupAll(queries, func(i int, result *hashlist.Result) {
+		v.Lookups[i] = &answers[i]
+		l.s.answer(ctx, r.GetLookups()[i], &queries[i], result, &budget, v.Lookups[i])
+	})
 	return v, nil
 }

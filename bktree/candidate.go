@@ -1,0 +1,216 @@
+package bktree
+
+import (
+	"math/bits"
+	"slices"
+	"sync/atomic"
+	"unsafe"
+)
+
+// full is a full bucket, or a block of those that it goes on in.
+type full struct {
+	block int
+	sweep int
+	allow int // bits by which fingerprints may differ
+}
+
+// lane is one whose fingerprint passed the filter.
+type lane struct {
+	at    uint32 // of the table's entries
+	sweep uint16
+	allow int8 // bits by which the rest of the next word may differ
+}
+
+// candidate is a point whose tag passed as well.
+type candidate struct {
+	id    ID
+	sweep uint32
+}
+
+// noteFull notes a full block, and has fetched what says where it goes on.
+func (s *search) noteFull(i int, flip uint32) {
+	sw := &s.sweeps[i]
+	block := sw.key ^ int(flip&keyMask)
+	if sw.ahead > 0 {
+		_, ids := sw.table.block(block)
+		fetchLine(unsafe.Pointer(&ids[0]))
+	}
+	s.fulls = append(s.fulls, full{block, i, sw.allow - int(flip>>keyBits)})
+}
+
+// chain looks at the blocks that the full buckets go on in: at one of each, then at the next of those that
+// have one, because each is somewhere else and has to be fetched.
+func (m *multi[P]) chain(q []P, split *split, s *search, into, opposite []nearest) {
+	block := &s.block
+	for len(s.fulls) > 0 {
+		n := 0
+		for _, f := range s.fulls {
+			sw := &s.sweeps[f.sweep]
+			if s.asked[sw.asked].budget < 0 {
+				continue
+			}
+			t := sw.table
+			_, ids := t.block(f.block)
+			next := int(atomic.LoadUint32(&ids[0]))
+			if next == 0 {
+				continue
+			}
+			f.block = next
+			s.fulls[n] = f
+			n++
+			if m.kernel.fetches {
+				fps, _ := t.block(next)
+				fetchLine(unsafe.Pointer(&fps[0]))
+			}
+		}
+		s.fulls = s.fulls[:n]
+		for at := range s.fulls {
+			f := &s.fulls[at]
+			*block = s.sweeps[f.sweep]
+			fps, ids := block.table.block(f.block)
+			block.fps = unsafe.Pointer(&fps[0])
+			s.blockAt, s.flip = uintptr(block.fps), 0
+			block.at, block.flips, block.n, block.key = unsafe.Pointer(&s.blockAt), unsafe.Pointer(&s.flip), 1, 0
+			block.allow, block.ahead, block.distance, block.shells = f.allow, 0, 0, unsafe.Pointer(&s.none)
+			hits, _ := m.kernel.sweep(block, &s.hits[0], &s.more[0])
+			for _, h := range s.hits[:hits] {
+				for mask := h.mask; mask != 0; mask &= mask - 1 {
+					lane := int(h.line)*lanes + bits.TrailingZeros32(mask)
+					s.judge(f.sweep, atomic.LoadUint32(&ids[lane]), f.allow-bits.OnesCount16(fingerprint(fps, lane)^uint16(block.fp)))
+				}
+			}
+			if m.kernel.fetches {
+				fetchLine(unsafe.Pointer(&ids[0]))
+			}
+			s.asked[block.asked].budget -= 4 * block.lines
+			if len(s.candidates) >= maxLanes {
+				m.verify(q, split, s, into, opposite)
+			}
+		}
+	}
+}
+
+// collect notes the lanes of the hits, and how far the rest of the next word may differ in each, and
+// fetches their entries ahead: to wait for each would cost more than everything else. Most lanes are spared it by a tag
+// at the end of the bucket. Whether one is is as good as random, so nothing here branches on it.
+func (m *multi[P]) collect(i int, hits []hit, s *search) {
+	sw := &s.sweeps[i]
+	t := sw.table
+	flips := unsafe.Slice((*uint32)(sw.flips), sw.n)
+	short := min(t.tagBits(), spareTagBits)
+	query := sw.tag >> (t.tagBits() - short)
+	rest := min(sw.rest, short)
+	n := len(s.lanes)
+	s.lanes = slices.Grow(s.lanes, len(hits)*lanes)
+	kept := s.lanes[n:cap(s.lanes)]
+	n = 0
+	for _, h := range hits {
+		flip := flips[sw.n-int(h.left)]
+		bucket := sw.key ^ int(flip&keyMask)
+		fps := t.fps[bucket*t.fpStep:][:t.lines*lineWords]
+		before := (int(h.line) - bucket*sw.stride) * lanes
+		ids := bucket*t.idStep + t.idBase
+		for mask := h.mask; mask != 0; mask &= mask - 1 {
+			at := before + bits.TrailingZeros32(mask)
+			allow := sw.allow - int(flip>>keyBits) - bits.OnesCount16(fingerprint(fps, at)^uint16(sw.fp))
+			tag, ok := t.spareTag(fps, at)
+			passes := 1 - one(ok)&differs(uint32(tag)>>(spareTagBits-short)^query, short, rest, allow, sw.more)
+			kept[n] = lane{uint32(ids + at), uint16(i), int8(allow)}
+			n += passes
+			if m.kernel.fetches {
+				fetchLine(unsafe.Pointer(&t.ids[(ids+at)*passes])) // or the first, which is near
+			}
+		}
+	}
+	s.lanes = s.lanes[:len(s.lanes)+n]
+	s.asked[sw.asked].budget -= n
+}
+
+// one is 1 or 0, without a branch.
+func one(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// differs is 1 if a tag of so many bits differs too much, and else 0: its first bits are the rest of the next
+// word, which may differ by what is allowed, and the others those of the word after, which may by some more.
+func differs(tag uint32, bitsOf, rest, allow, more int) int {
+	return one(bits.OnesCount32(tag>>(bitsOf-rest)) > allow) | one(bits.OnesCount32(tag) > allow+more)
+}
+
+// judge takes an entry of sweep i for a candidate unless its tag differs too much.
+func (s *search) judge(i int, entry uint32, allow int) {
+	sw := &s.sweeps[i]
+	if entry == noPoint || differs(entry>>sw.table.idBits^sw.tag, sw.table.tagBits(), sw.rest, allow, sw.more) != 0 {
+		return
+	}
+	s.candidates = append(s.candidates, candidate{sw.table.id(entry), uint32(i)})
+	s.asked[sw.asked].budget -= 4
+}
+
+// verify reports the candidates that are within the radius, each from one word only.
+func (m *multi[P]) verify(q []P, split *split, s *search, into, opposite []nearest) {
+	for _, l := range s.lanes {
+		s.judge(int(l.sweep), atomic.LoadUint32(&s.sweeps[l.sweep].table.ids[l.at]), int(l.allow))
+	}
+	// Not before the IDs were read: put stores a point before its ID, so these
+	// segments have the points of all candidates.
+	segments := *m.store.segments.Load()
+	shift := segmentBits[P]()
+	if m.kernel.fetches {
+		for _, c := range s.candidates {
+			at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
+			if at < len(segments) && segments[at] != nil && slot < len(segments[at].points) {
+				fetchLine(unsafe.Pointer(&segments[at].points[slot]))
+			}
+		}
+	}
+	for _, c := range s.candidates {
+		at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
+		if at >= len(segments) || segments[at] == nil {
+			continue // removed since
+		}
+		points := segments[at].points
+		if slot >= len(points) {
+			continue
+		}
+		m.report(q, points[slot], c, split, s, into, opposite)
+	}
+	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
+}
+
+// report adds a candidate to what it is near to, unless it is reported from another sweep.
+func (m *multi[P]) report(q []P, p P, c candidate, split *split, s *search, into, opposite []nearest) {
+	sw := &s.sweeps[c.sweep]
+	of := q[sw.asked]
+	d, to := Distance(of, p), &into[sw.asked]
+	if d > to.radius {
+		if opposite == nil {
+			return
+		}
+		d, to, of = width[P]()-d, &opposite[sw.asked], complement(of)
+		if d > to.radius {
+			return
+		}
+	}
+	var differ pieces
+	k := sw.table.cut
+	p = difference(p, of)
+	cut(k, &p, &differ)
+	words := differ.distances(k.words)
+	if split.starts(&words, k.words) != sw.word {
+		return
+	}
+	if firstBit := differ[sw.word]>>31 != 0; k.folded && firstBit != sw.turned {
+		return
+	}
+	to.add(c.id, d)
+}
+
+// width is the bits of a point.
+func width[P Point]() int {
+	var p P
+	return int(unsafe.Sizeof(p)) * 8
+}
