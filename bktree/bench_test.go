@@ -285,7 +285,7 @@ var sink uint64
 func onlyLines[P Point](m *multi[P], q P, radius int, s *search) (took time.Duration, n int) {
 	r := m.ring.Load()
 	defer s.forget()
-	if r == nil || !m.kernel.fetches || !m.prepare([]P{permute(q)}, r, radius, false, s) {
+	if r == nil || !m.kernel.fetches || !m.prepare([]P{permute(q)}, r, m.odd.Load(), radius, false, s) {
 		return 0, 0
 	}
 	start := time.Now()

@@ -40,7 +40,7 @@ func (s *search) noteFull(i int, flip uint32) {
 
 // chain looks at the blocks that the full buckets go on in: at one of each, then at the next of those that
 // have one, because each is somewhere else and has to be fetched.
-func (m *multi[P]) chain(q []P, split *split, s *search, into, opposite []nearest) {
+func (m *multi[P]) chain(q []P, s *search, into, opposite []nearest) {
 	block := &s.block
 	for len(s.fulls) > 0 {
 		n := 0
@@ -84,7 +84,7 @@ func (m *multi[P]) chain(q []P, split *split, s *search, into, opposite []neares
 			}
 			s.asked[block.asked].budget -= 4 * block.lines
 			if len(s.candidates) >= maxLanes {
-				m.verify(q, split, s, into, opposite)
+				m.verify(q, s, into, opposite)
 			}
 		}
 	}
@@ -151,7 +151,7 @@ func (s *search) judge(i int, entry uint32, allow int) {
 }
 
 // verify reports the candidates that are within the radius, each from one word only.
-func (m *multi[P]) verify(q []P, split *split, s *search, into, opposite []nearest) {
+func (m *multi[P]) verify(q []P, s *search, into, opposite []nearest) {
 	for _, l := range s.lanes {
 		s.judge(int(l.sweep), atomic.LoadUint32(&s.sweeps[l.sweep].table.ids[l.at]), int(l.allow))
 	}
@@ -176,15 +176,15 @@ func (m *multi[P]) verify(q []P, split *split, s *search, into, opposite []neare
 		if slot >= len(points) {
 			continue
 		}
-		m.report(q, points[slot], c, split, s, into, opposite)
+		m.report(q, points[slot], c, s, into, opposite)
 	}
 	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
 }
 
 // report adds a candidate to what it is near to, unless it is reported from another sweep.
-func (m *multi[P]) report(q []P, p P, c candidate, split *split, s *search, into, opposite []nearest) {
+func (m *multi[P]) report(q []P, p P, c candidate, s *search, into, opposite []nearest) {
 	sw := &s.sweeps[c.sweep]
-	of := q[sw.asked]
+	of, a := q[sw.asked], &s.asked[sw.asked]
 	d, to := Distance(of, p), &into[sw.asked]
 	if d > to.radius {
 		if opposite == nil {
@@ -195,12 +195,15 @@ func (m *multi[P]) report(q []P, p P, c candidate, split *split, s *search, into
 			return
 		}
 	}
+	if a.apart && d&1 != a.reach&1 {
+		return // see oddPoints
+	}
 	var differ pieces
 	k := sw.table.cut
 	p = difference(p, of)
 	cut(k, &p, &differ)
 	words := differ.distances(k.words)
-	if split.starts(&words, k.words) != sw.word {
+	if a.split.starts(&words, k.words) != sw.word {
 		return
 	}
 	if firstBit := differ[sw.word]>>31 != 0; k.folded && firstBit != sw.turned {

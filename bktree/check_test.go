@@ -166,6 +166,21 @@ func checkMulti[P Point](t testing.TB, m *multi[P], owner map[ID]P) {
 		}
 		points[id] = &p
 	}
+	odds, apart := 0, m.odd.Load()
+	for id, p := range points {
+		if p == nil || !weighsOdd(*p) {
+			continue
+		}
+		odds++
+		if apart != nil {
+			if at := slices.Index(apart.ids, ID(id)); at < 0 || apart.points[at] != *p {
+				t.Fatalf("ID %d has an odd number of ones, and is not with the others", id)
+			}
+		}
+	}
+	if odds != m.odds || apart == nil && odds == 0 || apart != nil && (len(apart.ids) != odds || odds > maxOdd) {
+		t.Fatalf("%d points with an odd number of ones, %d counted, apart %v", odds, m.odds, apart)
+	}
 	r := m.ring.Load()
 	if (r == nil) != (m.level < 0) {
 		t.Fatalf("level %d, and the ring is %v", m.level, r)

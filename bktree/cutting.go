@@ -25,15 +25,16 @@ type pieces [maxWords + 2]uint32
 const maxWords = 16
 
 var (
-	four    = newCutting(false, 16, 16, 16, 16)
-	sixteen = newCutting(false, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16)
-	// thirteen has its narrow words where a radius of 31 has thresholds of 1, see makeSplits: those
+	four    = newCutting(nil, 16, 16, 16, 16)
+	sixteen = newCutting(nil, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16, 16)
+	// thirteen has its narrow words where radii of 30 and 31 have thresholds of 1: those
 	// look up few buckets, which may be longer.
-	thirteen = newCutting(true, 19, 19, 20, 19, 20, 19, 20, 19, 20, 20, 20, 21, 20)
+	thirteen = newCutting([]int{2, 8, 4, 10, 6, 12, 9, 11, 0, 5, 1, 7, 3}, 19, 19, 20, 19, 20, 19, 20, 19, 20, 20, 20, 21, 20)
 )
 
-func newCutting(folded bool, widths ...int) *cutting {
-	k := &cutting{words: len(widths), even: true, folded: folded, splits: makeSplits(len(widths))}
+// newCutting returns one that is folded if first is given, see makeSplits.
+func newCutting(first []int, widths ...int) *cutting {
+	k := &cutting{words: len(widths), even: true, folded: first != nil, splits: makeSplits(len(widths), first)}
 	at := 0
 	for c, w := range widths {
 		k.width[c], k.offset[c] = w, at

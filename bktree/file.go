@@ -21,6 +21,7 @@ func (m *multi[P]) file(ids []ID, points []P) {
 		return
 	}
 	m.n.Add(int64(len(ids)))
+	m.noteOdd(ids, points)
 	if m.level >= 0 && uint64(m.end) >= 1<<m.idBits {
 		// No lane can hold such an ID. With IDs as dense as they are given, tables grow
 		// before that: it takes readers that for long keep many IDs from being given again.

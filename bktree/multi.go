@@ -21,11 +21,13 @@ type multi[P Point] struct {
 	levels []level
 	from   int // tablesFrom and tablesUntil, but in tests
 	until  int
-	always bool                 // search the tables even if the scan is cheaper; for tests
-	ring   atomic.Pointer[ring] // nil: no tables, scan
-	n      atomic.Int64         // points
+	always bool                         // search the tables even if the scan is cheaper; for tests
+	ring   atomic.Pointer[ring]         // nil: no tables, scan
+	n      atomic.Int64                 // points
+	odd    atomic.Pointer[oddPoints[P]] // nil: there are, or were, too many
 
 	// The writer's:
+	odds      int // points with an odd number of ones
 	level     int // index in levels that the tables are to have; -1: none
 	end       int // IDs from here on were never given
 	idBits    int // the fewest of any table, while there are tables
@@ -127,6 +129,7 @@ func newMulti[P Point](rs *readers) *multi[P] {
 		until:  tablesUntil,
 		level:  -1,
 	}
+	m.odd.Store(new(oddPoints[P]))
 	if _, wide := any(*new(P)).(Point256); wide {
 		m.levels = levels256
 	}
@@ -160,6 +163,7 @@ func (m *multi[P]) expect(p P) {
 }
 
 func (m *multi[P]) drop(id ID, p P) {
+	m.dropOdd(id, p)
 	if m.level >= 0 {
 		var w pieces
 		r := m.ring.Load()
@@ -391,7 +395,7 @@ func copyBucket(b *build) int {
 }
 
 func (m *multi[P]) bytes() int64 {
-	total := m.store.bytes() + m.limbo.bytes + int64(unsafe.Sizeof(*m))
+	total := m.store.bytes() + m.limbo.bytes + int64(unsafe.Sizeof(*m)) + m.odd.Load().bytes()
 	total += m.ring.Load().bytes()
 	if m.build != nil {
 		total += m.build.to.bytes()

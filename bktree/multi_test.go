@@ -185,6 +185,14 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, levels []l
 	)
 	rnd := newRand(t)
 	points := clustered[P](rnd, fixed+loose)
+	if largest > 16 {
+		// The odd ones are now few enough to be kept apart, now too many, and now gone.
+		for i, p := range points {
+			if weighsOdd(p) && (i < fixed || rnd.IntN(8) > 0) {
+				points[i] = flip(p, rnd.IntN(width[P]()))
+			}
+		}
+	}
 	points = distinct(rnd, points)
 	x := shaped[P](levels)
 	m := x.structure.(*multi[P])
@@ -338,7 +346,7 @@ func TestMovesEndInTime(t *testing.T) {
 }
 
 // TestTogether: as many points as one likes are asked for together, of which some are in crowds that the search of the tables
-// gives up on.
+// gives up on, and some have an odd number of ones where those are few, many, and few again.
 func TestTogether(t *testing.T) {
 	for name, levels := range map[string][]level{"256": nil, "folded": folded} {
 		t.Run(name, func(t *testing.T) { together(t, levels) })
@@ -349,8 +357,11 @@ func together(t *testing.T, levels []level) {
 	rnd := newRand(t)
 	x := shaped[Point256](levels)
 	m := x.structure.(*multi[Point256])
-	var asked []Point256
+	var asked, odd []Point256
 	for _, p := range clustered[Point256](rnd, sized(20_000)) {
+		if weighsOdd(p) {
+			p = flip(p, rnd.IntN(256))
+		}
 		if x.Insert(p); rnd.IntN(100) == 0 {
 			asked = append(asked, p)
 		}
@@ -358,43 +369,80 @@ func together(t *testing.T, levels []level) {
 	crowd := random[Point256](rnd)
 	for range sized(4000) {
 		p := shaken(rnd, crowd, rnd.IntN(24))
+		if weighsOdd(p) {
+			p = flip(p, rnd.IntN(256))
+		}
 		x.Insert(p)
 	}
-	for _, radius := range []int{1, 20, 30, 31, 40} {
-		for _, n := range []int{1, maxAsked, 2*maxAsked + 7} {
-			points := make([]Point256, n)
-			for i := range points {
-				switch p := asked[rnd.IntN(len(asked))]; {
-				case rnd.IntN(9) == 0:
-					points[i] = shaken(rnd, crowd, rnd.IntN(24))
-				default:
-					points[i] = shaken(rnd, p, rnd.IntN(radius+1))
+	ask := func(when string, apart bool) {
+		t.Helper()
+		if (m.odd.Load() != nil) != apart {
+			t.Fatalf("%s: the odd ones are apart: %v", when, !apart)
+		}
+		check(t, x)
+		for _, radius := range []int{1, 20, 30, 31, 40} {
+			for _, n := range []int{1, maxAsked, 2*maxAsked + 7} {
+				points := make([]Point256, n)
+				for i := range points {
+					switch p := asked[rnd.IntN(len(asked))]; {
+					case rnd.IntN(9) == 0:
+						points[i] = shaken(rnd, crowd, rnd.IntN(24))
+					case len(odd) > 0 && rnd.IntN(3) == 0:
+						points[i] = shaken(rnd, odd[rnd.IntN(len(odd))], rnd.IntN(radius+1))
+					default:
+						points[i] = shaken(rnd, p, rnd.IntN(radius+1))
+					}
+					if rnd.IntN(2) == 0 {
+						points[i] = complement(points[i])
+					}
 				}
-				if rnd.IntN(2) == 0 {
-					points[i] = complement(points[i])
-				}
-			}
-			found := make([]Both, n)
-			x.NearEither(points, radius, found)
-			for i, p := range points {
-				for j, p := range []Point256{p, complement(p)} {
-					want := nearest{radius: radius}
-					m.store.scan(permute(p), &want)
-					wanted, _ := want.finish()
-					got, _ := x.Near(p, radius, 0, nil)
-					if either := [][]Neighbour{found[i].Near, found[i].Opposite}[j]; !slices.Equal(got, wanted) || !slices.Equal(either, wanted) {
-						t.Fatalf("%d points, within %d: %v, alone %v, want %v", n, radius, either, got, wanted)
+				found := make([]Both, n)
+				x.NearEither(points, radius, found)
+				for i, p := range points {
+					for j, p := range []Point256{p, complement(p)} {
+						want := nearest{radius: radius}
+						m.store.scan(permute(p), &want)
+						wanted, _ := want.finish()
+						got, _ := x.Near(p, radius, 0, nil)
+						if either := [][]Neighbour{found[i].Near, found[i].Opposite}[j]; !slices.Equal(got, wanted) || !slices.Equal(either, wanted) {
+							t.Fatalf("%s, %d points, within %d: %v, alone %v, want %v", when, n, radius, either, got, wanted)
+						}
 					}
 				}
 			}
 		}
 	}
+	ask("no odd ones", true)
+	for range maxOdd {
+		p := random[Point256](rnd)
+		if !weighsOdd(p) {
+			p = flip(p, 7)
+		}
+		odd = append(odd, p)
+		x.Insert(p)
+	}
+	ask("some odd ones", true)
+	one := flip(asked[0], 100)
+	x.Insert(one)
+	ask("many", false)
+	x.Remove(one)
+	ask("still", false)
+	for _, p := range odd[1:] {
+		x.Remove(p)
+	}
+	ask("one", false)
+	x.Remove(odd[0])
+	ask("none again", true)
+	x.Insert(odd[0])
+	x.Insert(one)
+	x.Remove(odd[0])
+	ask("and one", true)
 }
 
 // TestNarrowWords: in words too narrow for as many buckets as the others have, tables have fewer and longer ones.
 func TestNarrowWords(t *testing.T) {
 	rnd := newRand(t)
-	k := newCutting(true, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 18)
+	k := newCutting([]int{14, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13}, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 17, 18)
 	x := shaped[Point256]([]level{{k, 17, 1}})
 	x.structure.(*multi[Point256]).always = true
 	if balls[15] == nil { // of no level that an Index has

@@ -35,7 +35,10 @@ type search struct {
 // asked is what a search knows of one point besides its sweeps.
 type asked struct {
 	pieces pieces
-	budget int // left before giving up: a candidate is 4, a lane 1
+	split  *split
+	reach  int  // the radius within which the tables are searched
+	apart  bool // and those points of the tables that have an odd number of ones are left out
+	budget int  // left before giving up: a candidate is 4, a lane 1
 }
 
 const (
@@ -105,17 +108,19 @@ func (m *multi[P]) search(q []P, into, opposite []nearest) {
 		into[0].search = new(search)
 	}
 	s, radius := into[0].search, into[0].radius
+	odd := m.odd.Load()
 	r := m.ring.Load()
-	if r == nil || opposite != nil && !r.cut.folded || !m.prepare(q, r, radius, opposite != nil, s) {
+	if r == nil || opposite != nil && !r.cut.folded || !m.prepare(q, r, odd, radius, opposite != nil, s) {
 		for i := range q {
 			m.scan(q, i, into, opposite)
 		}
 		s.forget()
 		return
 	}
-	m.sweep(q, r.cut.split(radius), s, into, opposite)
+	m.sweep(q, s, into, opposite)
 	for i := range q {
-		if s.asked[i].budget < 0 {
+		switch a := &s.asked[i]; {
+		case a.budget < 0:
 			// A crowd round the point, of which every one is a candidate in many
 			// words. What was found so far is found again.
 			into[i].begin(radius, into[i].limit, into[i].found[:into[i].start])
@@ -123,6 +128,11 @@ func (m *multi[P]) search(q []P, into, opposite []nearest) {
 				opposite[i].begin(radius, 0, opposite[i].found[:opposite[i].start])
 			}
 			m.scan(q, i, into, opposite)
+		case a.apart:
+			odd.scan(q[i], &into[i])
+			if opposite != nil {
+				odd.scan(complement(q[i]), &opposite[i])
+			}
 		}
 	}
 	s.forget()
@@ -143,11 +153,7 @@ func (s *search) forget() {
 }
 
 // prepare fills in the sweeps. It reports whether to go on: not when the scan is cheaper.
-func (m *multi[P]) prepare(q []P, r *ring, radius int, either bool, s *search) bool {
-	split := r.cut.split(radius)
-	if split == nil {
-		return false
-	}
+func (m *multi[P]) prepare(q []P, r *ring, odd *oddPoints[P], radius int, either bool, s *search) bool {
 	n := int(m.n.Load())
 	scan := float64(n) * r.cut.costScan(radius)
 	budget := 4 * (int(scan/costCandidate) + 256)
@@ -156,28 +162,34 @@ func (m *multi[P]) prepare(q []P, r *ring, radius int, either bool, s *search) b
 	}
 	s.asked = s.asked[:0]
 	for i := range q {
-		a := asked{budget: budget}
+		a := asked{reach: radius, budget: budget}
+		if odd != nil && weighsOdd(q[i]) == (radius&1 == 0) {
+			a.reach, a.apart = radius-1, true
+		}
+		if a.split = r.cut.split(a.reach); a.split == nil {
+			return false
+		}
 		cut(r.cut, &q[i], &a.pieces)
 		s.asked = append(s.asked, a)
 	}
 	cost := float64(costQuery)
 	for c := range r.cut.words {
-		threshold := int(split[c])
-		if threshold < 0 {
-			continue
-		}
 		t := r.tables[c].Load()
 		used := min((n>>t.bits)/lanes+1, t.lines)
 		for i := range s.asked {
 			a := &s.asked[i]
+			threshold := int(a.split[c])
+			if threshold < 0 {
+				continue
+			}
 			key, turn := t.address(a.pieces[c])
 			fp, following := r.cut.fingerprint(&a.pieces, c)
 			sw := s.add()
 			sw.fps, sw.table, sw.word, sw.asked = unsafe.Pointer(&t.fps[0]), t, c, i
 			sw.key, sw.stride, sw.lines, sw.capacity = key, t.stride(), t.lines, t.capacity()
 			sw.fp, sw.tag = int(fp^turn), t.tag(following^turn)
-			sw.rest, sw.more = min(r.cut.rest[c], t.tagBits()), int(split[c+2])+1
-			sw.allow = threshold + int(split[c+1]) + 1
+			sw.rest, sw.more = min(r.cut.rest[c], t.tagBits()), int(a.split[c+2])+1
+			sw.allow = threshold + int(a.split[c+1]) + 1
 			if m.kernel.fetches {
 				sw.ahead, sw.distance = used, min(max(linesAhead/used, 2), bucketsAhead)
 			}
@@ -267,7 +279,7 @@ func (s *search) room(n int) {
 
 // sweep searches the tables. For a point with so many candidates that a scan would have been
 // cheaper it gives up, and leaves a budget below zero.
-func (m *multi[P]) sweep(q []P, split *split, s *search, into, opposite []nearest) {
+func (m *multi[P]) sweep(q []P, s *search, into, opposite []nearest) {
 	s.fulls, s.lanes, s.candidates = s.fulls[:0], s.lanes[:0], s.candidates[:0]
 	s.aim()
 	for i := range s.sweeps {
@@ -291,16 +303,16 @@ func (m *multi[P]) sweep(q []P, split *split, s *search, into, opposite []neares
 			hits, full := m.kernel.sweep(sw, &s.hits[0], &s.full[0])
 			m.collect(i, s.hits[:hits], s)
 			if len(s.lanes) >= maxLanes {
-				m.verify(q, split, s, into, opposite)
+				m.verify(q, s, into, opposite)
 			}
 			for _, left := range s.full[:full] {
 				s.noteFull(i, b.flips[from+sw.n-int(left)])
 			}
 			if len(s.fulls) >= maxFulls {
-				m.chain(q, split, s, into, opposite)
+				m.chain(q, s, into, opposite)
 			}
 		}
 	}
-	m.chain(q, split, s, into, opposite)
-	m.verify(q, split, s, into, opposite)
+	m.chain(q, s, into, opposite)
+	m.verify(q, s, into, opposite)
 }

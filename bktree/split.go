@@ -14,14 +14,17 @@ type split distances
 // makeSplits returns the split for each radius for so many words:
 // thresholds as equal as possible, because the number of keys grows twelvefold
 // with each bit, and the larger ones spread evenly over the ring, because a pair of
-// neighbours is filtered by the sum of theirs.
-func makeSplits(words int) []split {
+// neighbours is filtered by the sum of theirs. If first is given, it says which words have them first.
+func makeSplits(words int, first []int) []split {
 	largest := words*(maxThreshold+1) - 1
 	all := make([]split, largest+1)
 	for radius := range all {
+		// The sum of (threshold + 1) is radius + 1.
 		for c := range words {
-			// The sum of (threshold + 1) is radius + 1.
 			all[radius][c] = int8((c+1)*(radius+1)/words - c*(radius+1)/words - 1)
+			if first != nil {
+				all[radius][c] = int8((radius+1)/words - 1 + one(slices.Index(first, c) < (radius+1)%words))
+			}
 		}
 		all[radius][words], all[radius][words+1] = all[radius][0], all[radius][1]
 	}

@@ -10,6 +10,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	mathbits "math/bits"
 	mathrand "math/rand/v2"
 	"slices"
 	"sync"
@@ -105,12 +106,31 @@ type grownLog struct {
 	hashes int
 }
 
-// listed is hash i of a grownLog.
+// turn turns a random one of the bits that are what is given.
+func turn(r *mathrand.Rand, sum []byte, is byte) {
+	for {
+		if bit := r.IntN(8 * len(sum)); sum[bit/8]>>(bit%8)&1 == is {
+			sum[bit/8] ^= 1 << (bit % 8)
+			return
+		}
+	}
+}
+
+// listed is hash i of a grownLog. It has 128 ones, as the hashes of pictures have.
 func listed(i int) hashlist.Hash {
 	var sum [32]byte
-	r := mathrand.NewPCG(42, uint64(i))
+	r := mathrand.New(mathrand.NewPCG(42, uint64(i)))
+	ones := 0
 	for j := range 4 {
-		binary.BigEndian.PutUint64(sum[8*j:], r.Uint64())
+		x := r.Uint64()
+		binary.BigEndian.PutUint64(sum[8*j:], x)
+		ones += mathbits.OnesCount64(x)
+	}
+	for ; ones > 128; ones-- {
+		turn(r, sum[:], 1)
+	}
+	for ; ones < 128; ones++ {
+		turn(r, sum[:], 0)
 	}
 	h, err := hashlist.NewHash(hashlist.PDQ, sum[:])
 	if err != nil {
@@ -157,9 +177,9 @@ func benchLookups(b *testing.B, callers, batch int, ask func(ctx context.Context
 		h := listed(*benchHashes + i)
 		if i%2 == 0 {
 			sum := listed(r.IntN(*benchHashes)).Sum()
-			for range r.IntN(32) {
-				bit := r.IntN(256)
-				sum[bit/8] ^= 1 << (bit % 8)
+			for range r.IntN(16) {
+				turn(r, sum, 0)
+				turn(r, sum, 1)
 			}
 			if h, err = hashlist.NewHash(hashlist.PDQ, sum); err != nil {
 				b.Fatal(err)
