@@ -10,8 +10,9 @@ import (
 // full is a full bucket, or a block of those that it goes on in.
 type full struct {
 	block int
-	sweep int
-	allow int // bits by which fingerprints may differ
+	sweep uint16
+	allow int8 // bits by which fingerprints may differ
+	seen  bool // its fingerprints were looked at
 }
 
 // lane is one whose fingerprint passed the filter.
@@ -27,71 +28,52 @@ type candidate struct {
 	sweep uint32
 }
 
-// noteFull notes a full block, and has fetched what says where it goes on.
-func (s *search) noteFull(i int, flip uint32) {
-	sw := &s.sweeps[i]
-	block := sw.key ^ int(flip&keyMask)
-	if sw.ahead > 0 {
-		_, ids := sw.table.block(block)
-		fetchLine(unsafe.Pointer(&ids[0]))
-	}
-	s.fulls = append(s.fulls, full{block, i, sw.allow - int(flip>>keyBits)})
-}
-
-// chain looks at the blocks that the full buckets go on in: at one of each, then at the next of those that
-// have one, because each is somewhere else and has to be fetched.
-func (m *multi[P]) chain(q []P, s *search, into, opposite []nearest) {
-	block := &s.block
-	for len(s.fulls) > 0 {
-		n := 0
-		for _, f := range s.fulls {
-			sw := &s.sweeps[f.sweep]
-			if s.asked[sw.asked].budget < 0 {
-				continue
-			}
-			t := sw.table
-			_, ids := t.block(f.block)
-			next := int(atomic.LoadUint32(&ids[0]))
-			if next == 0 {
-				continue
-			}
-			f.block = next
-			s.fulls[n] = f
-			n++
-			if m.kernel.fetches {
-				fps, _ := t.block(next)
-				fetchLine(unsafe.Pointer(&fps[0]))
-			}
+// chain goes on by a step with the full buckets: it looks at the blocks that were fetched, and has fetched where those
+// go on, and the entries of the buckets that were noted since, which say where they do.
+func (m *multi[P]) chain(s *search) {
+	block, n := &s.block, 0
+	for _, f := range s.fetchedFulls {
+		sw := &s.sweeps[f.sweep]
+		if s.asked[sw.asked].budget < 0 {
+			continue
 		}
-		s.fulls = s.fulls[:n]
-		for at := range s.fulls {
-			f := &s.fulls[at]
-			*block = s.sweeps[f.sweep]
-			fps, ids := block.table.block(f.block)
+		t := sw.table
+		fps, ids := t.block(f.block)
+		if !f.seen {
+			*block = *sw
 			block.fps = unsafe.Pointer(&fps[0])
 			s.blockAt, s.flip = uintptr(block.fps), 0
 			block.at, block.flips, block.n, block.key = unsafe.Pointer(&s.blockAt), unsafe.Pointer(&s.flip), 1, 0
-			block.allow, block.ahead, block.distance, block.shells = f.allow, 0, 0, unsafe.Pointer(&s.none)
+			block.allow, block.ahead, block.distance, block.shells = int(f.allow), 0, 0, unsafe.Pointer(&s.none)
 			hits, _ := m.kernel.sweep(block, &s.hits[0], &s.more[0])
 			for _, h := range s.hits[:hits] {
 				for mask := h.mask; mask != 0; mask &= mask - 1 {
 					lane := int(h.line)*lanes + bits.TrailingZeros32(mask)
-					s.judge(f.sweep, atomic.LoadUint32(&ids[lane]), f.allow-bits.OnesCount16(fingerprint(fps, lane)^uint16(block.fp)))
+					s.judge(int(f.sweep), atomic.LoadUint32(&ids[lane]), block.allow-bits.OnesCount16(fingerprint(fps, lane)^uint16(sw.fp)))
 				}
 			}
-			if m.kernel.fetches {
-				fetchLine(unsafe.Pointer(&ids[0]))
+			s.asked[sw.asked].budget -= 4 * t.lines
+		}
+		if next := int(atomic.LoadUint32(&ids[0])); next != 0 {
+			s.fetchedFulls[n] = full{next, f.sweep, f.allow, false}
+			n++
+		}
+	}
+	s.fetchedFulls = append(s.fetchedFulls[:n], s.fulls...)
+	s.fulls = s.fulls[:0]
+	if m.kernel.fetches {
+		for _, f := range s.fetchedFulls {
+			fps, ids := s.sweeps[f.sweep].table.block(f.block)
+			if !f.seen {
+				fetchLine(unsafe.Pointer(&fps[0]))
 			}
-			s.asked[block.asked].budget -= 4 * block.lines
-			if len(s.candidates) >= maxLanes {
-				m.verify(q, s, into, opposite)
-			}
+			fetchLine(unsafe.Pointer(&ids[0]))
 		}
 	}
 }
 
-// collect notes the lanes of the hits, and how far the rest of the next word may differ in each, and
-// fetches their entries ahead: to wait for each would cost more than everything else. Most lanes are spared it by a tag
+// collect notes the lanes of the hits, and how far the rest of the next word may differ in each. To look at the entry of each
+// would cost more than everything else; most lanes are spared it by a tag
 // at the end of the bucket. Whether one is is as good as random, so nothing here branches on it.
 func (m *multi[P]) collect(i int, hits []hit, s *search) {
 	sw := &s.sweeps[i]
@@ -117,9 +99,6 @@ func (m *multi[P]) collect(i int, hits []hit, s *search) {
 			passes := 1 - one(ok)&differs(uint32(tag)>>(spareTagBits-short)^query, short, rest, allow, sw.more)
 			kept[n] = lane{uint32(ids + at), uint16(i), int8(allow)}
 			n += passes
-			if m.kernel.fetches {
-				fetchLine(unsafe.Pointer(&t.ids[(ids+at)*passes])) // or the first, which is near
-			}
 		}
 	}
 	s.lanes = s.lanes[:len(s.lanes)+n]
@@ -150,23 +129,14 @@ func (s *search) judge(i int, entry uint32, allow int) {
 	s.asked[sw.asked].budget -= 4
 }
 
-// verify reports the candidates that are within the radius, each from one word only.
+// verify goes on by a step with what was collected: it reports the candidates that are within the radius, each from one word
+// only, makes candidates of the lanes whose entries were fetched, and has their points fetched, and the entries of
+// the lanes that were noted since.
 func (m *multi[P]) verify(q []P, s *search, into, opposite []nearest) {
-	for _, l := range s.lanes {
-		s.judge(int(l.sweep), atomic.LoadUint32(&s.sweeps[l.sweep].table.ids[l.at]), int(l.allow))
-	}
-	// Not before the IDs were read: put stores a point before its ID, so these
+	// Loaded after the IDs were read: put stores a point before its ID, so these
 	// segments have the points of all candidates.
 	segments := *m.store.segments.Load()
 	shift := segmentBits[P]()
-	if m.kernel.fetches {
-		for _, c := range s.candidates {
-			at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
-			if at < len(segments) && segments[at] != nil && slot < len(segments[at].points) {
-				fetchLine(unsafe.Pointer(&segments[at].points[slot]))
-			}
-		}
-	}
 	for _, c := range s.candidates {
 		at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
 		if at >= len(segments) || segments[at] == nil {
@@ -178,7 +148,23 @@ func (m *multi[P]) verify(q []P, s *search, into, opposite []nearest) {
 		}
 		m.report(q, points[slot], c, s, into, opposite)
 	}
-	s.lanes, s.candidates = s.lanes[:0], s.candidates[:0]
+	s.candidates = s.candidates[:0]
+	for _, l := range s.fetchedLanes {
+		s.judge(int(l.sweep), atomic.LoadUint32(&s.sweeps[l.sweep].table.ids[l.at]), int(l.allow))
+	}
+	if m.kernel.fetches {
+		segments := *m.store.segments.Load()
+		for _, c := range s.candidates {
+			at, slot := int(c.id>>shift), int(c.id)&(1<<shift-1)
+			if at < len(segments) && segments[at] != nil && slot < len(segments[at].points) {
+				fetchLine(unsafe.Pointer(&segments[at].points[slot]))
+			}
+		}
+		for _, l := range s.lanes {
+			fetchLine(unsafe.Pointer(&s.sweeps[l.sweep].table.ids[l.at]))
+		}
+	}
+	s.fetchedLanes, s.lanes = s.lanes, s.fetchedLanes[:0]
 }
 
 // report adds a candidate to what it is near to, unless it is reported from another sweep.
