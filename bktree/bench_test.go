@@ -242,7 +242,7 @@ func BenchmarkEither(b *testing.B) {
 						found[0].Opposite, _ = plain.Near(complement(q), 31, 0, found[0].Opposite)
 					}))
 				case 2:
-					at := i * together % (len(queries) - together)
+					at := i * together % max(len(queries)-together, 1)
 					asked := queries[at:][:together]
 					batch = append(batch, timed(func() { folded.NearEither(asked, 31, empty(found)) })/time.Duration(together))
 					q = asked[i%together]

@@ -161,8 +161,8 @@ func (t *table) tag(following uint16) uint32 { return uint32(following >> (t.idB
 // tagBits is how many these are.
 func (t *table) tagBits() int { return 32 - t.idBits }
 
-// spareTag returns the first bits of the tag of a lane, from 1, of a block, and false if they are not kept:
-// a block of many points has no room for those of the last lanes, and tables that are not folded have none,
+// spareTag returns the first bits of the tag of a lane, from 1, of a block of a folded table, and false if they are not kept:
+// a block of many points has no room for those of the last lanes. Tables that are not folded have none,
 // as an insert takes an eighth longer with them.
 func (t *table) spareTag(fps []uint64, lane int) (tag uint8, ok bool) {
 	at := t.spareTagOf(lane)
@@ -170,7 +170,7 @@ func (t *table) spareTag(fps []uint64, lane int) (tag uint8, ok bool) {
 	// The count is read after the tag: one more than are counted may be written just now, but no more than that had
 	// been when the tag was read.
 	count := int(fingerprint(fps, 0)&^vacated) + 1
-	return tag, t.folded && at >= 4*(count+1)
+	return tag, at >= 4*(count+1)
 }
 
 // spareTagBits are enough for what the next word has besides the fingerprint, which is what most candidates fail by; with

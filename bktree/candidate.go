@@ -95,8 +95,11 @@ func (m *multi[P]) collect(i int, hits []hit, s *search) {
 		for mask := h.mask; mask != 0; mask &= mask - 1 {
 			at := before + bits.TrailingZeros32(mask)
 			allow := sw.allow - int(flip>>keyBits) - bits.OnesCount16(fingerprint(fps, at)^uint16(sw.fp))
-			tag, ok := t.spareTag(fps, at)
-			passes := 1 - one(ok)&differs(uint32(tag)>>(spareTagBits-short)^query, short, rest, allow, sw.more)
+			passes := 1
+			if t.folded { // the same for all
+				tag, ok := t.spareTag(fps, at)
+				passes -= one(ok) & differs(uint32(tag)>>(spareTagBits-short)^query, short, rest, allow, sw.more)
+			}
 			kept[n] = lane{uint32(ids + at), uint16(i), int8(allow)}
 			n += passes
 		}

@@ -249,6 +249,7 @@ func checkTable[P Point](t testing.TB, tb *table, c, upto int, points []*P) {
 				}
 				at, fp, following := filing(tb, c, points[id])
 				tag, kept := tb.spareTag(fps, lane)
+				kept = kept && tb.folded
 				if seen[id] || at != bucket || fingerprint(fps, lane) != fp || ids[lane] != tb.entry(id, following) ||
 					kept && int(tag) != int(following>>12)&^(0xf>>min(tb.tagBits(), 4)) || !kept && tb.cut.folded && count < tb.lines*lanes*3/4-2 {
 					t.Fatalf("word %d, bucket %d: ID %d is there wrongly (seen: %v)", c, bucket, id, seen[id])

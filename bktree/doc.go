@@ -62,6 +62,10 @@
 // satisfy all three conditions, and so once. Every candidate is judged by its full
 // distance in the end: whatever the tables say, nothing too far is reported.
 //
+// Two points that both have an even number of ones differ in an even number of bits. Half of a PDQ hash are ones, so within
+// 31 of one there is nothing that is not within 30. While the points with an odd number of ones are few, they are looked at one by
+// one, and the tables are searched for the others within the radius less one, if that has the parity of the distance; see oddPoints.
+//
 // # A point and its complement
 //
 // A picture with inverted colours has about the complement of the hash, so who looks for copies asks for both. With a folded index
@@ -72,10 +76,10 @@
 // folded away. In the end the full distance tells which of both a point is near.
 //
 // That alone would leave as many fingerprints to look at, in half as many buckets, twice as long. What it
-// gives is room for longer words: thirteen of 19 to 21 bits, with thresholds of 2 in six of them and 1 in seven at a radius
-// of 31, and buckets that are a single line for most words, three fifths full, at ten million points: 1,590 lines instead of twice 1,360. The bits of the next word
-// that are not in its fingerprint come first in the tag; and where a bucket is not full, the tags lie at the end
-// of its line, so that half of the entries need not be looked at. Entries are in an array of
+// gives is room for longer words: thirteen of 19 to 21 bits, with thresholds of 2 in five of them and 1 in eight at a radius
+// of 30, and buckets that are a single line for most words, three fifths full, at ten million points: 1,400 lines instead of twice 1,280. The bits of the next word
+// that are not in its fingerprint come first in the tag; and where a bucket is not full, four bits of the tags lie at the end
+// of its line, so that of three entries two need not be looked at. Entries are in an array of
 // their own here: as buckets are many and short, it matters more that their fingerprints are in few pages. Below seven million points two searches are
 // as fast, and less memory is needed, so a folded index begins like any other and moves over, some points with
 // each insert.
@@ -85,8 +89,9 @@
 // A bucket is a cache line of 32 fingerprints, or several lines, at a place that
 // follows from the word: no pointer leads to it. While a bucket is looked at, the lines of
 // one further on are asked for, so memory is at work all the time and a search does not wait for it 272 times; a line is
-// compared in four instructions by the AVX-512 kernel, in some twenty with AVX2 or NEON. IDs
-// and points are fetched ahead in the same way. The arrays lie in huge pages outside the Go heap, where
+// compared in four instructions by the AVX-512 kernel, in some twenty with AVX2 or NEON. Entries
+// and points are noted and then fetched 64 at a time, and looked at when the next are on their way: each is in another page, and the
+// processor looks up the addresses of several at once only if nothing comes between. The arrays lie in huge pages outside the Go heap, where
 // the system has them. Points are permuted by a fixed permutation of bits before they
 // are cut, because real hashes are not random; see permute.
 //
@@ -135,14 +140,15 @@
 // 1M; in pure Go 64. The tree needs 178,000. The NEON kernel is tested under an
 // emulator and has not been timed.
 //
-// NearEither of a folded index takes 46 at 10M, where two searches of another take 62, on a day when that machine ran a third faster: one search
-// took 31. Near of the folded index takes as long as NearEither.
+// NearEither of a folded index takes 35 at 10M for one point, and 32 each for 64, where two searches of another take 61, on a day when
+// that machine ran a third faster: one search took 30. Near of the folded index takes as long as NearEither.
 //
 // At 1M a search reads 272 lines of fingerprints at random from 250 MB, and at 10M some 1,360 from 1.2 GB, where
-// each bucket is in a page of its own. To read these and look at none takes this machine four fifths of the time of a search
-// at 1M and half of it at 10M. So what is left to gain is in reading fewer lines, not in comparing faster: a kernel of half
-// the instructions gained 4 %. Nor did it help to fetch further ahead or less far, to leave every other line
-// to the processor's own fetching, or to spread buckets so that they share no sets of the cache.
+// each bucket is in a page of its own; 256 and 1,280 for a point with as many ones as zeros. To read these and look at none takes this machine four fifths of the time of a search
+// at 1M and half of it at 10M. So what is left to gain is in reading fewer lines, and from fewer pages, not in comparing faster: a kernel of half
+// the instructions gained 4 %. Nor did it help to fetch further ahead or less far, to fetch more lines while candidates are looked at,
+// to fetch past the larger caches (prefetchnta), to cut folded points into fourteen words, or to leave every other line
+// to the processor's own fetching; to spread buckets so that they share no sets of the cache gained 2 %.
 //
 // A point of 256 bits takes 240 bytes at a million and 159 at ten million, all told; just after
 // the tables have grown it may be 350, also while a folded index moves over. An insert takes 2.7

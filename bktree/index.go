@@ -221,6 +221,15 @@ func (x *Index[P]) NearEither(points []P, radius int, found []Both) {
 	if radius < 0 {
 		return
 	}
+	for len(points) > 0 {
+		n := min(len(points), maxAsked)
+		x.nearEither(points[:n], radius, found[:n])
+		points, found = points[n:], found[n:]
+	}
+}
+
+// nearEither is NearEither for at most maxAsked points and a radius that is not negative.
+func (x *Index[P]) nearEither(points []P, radius int, found []Both) {
 	r := x.begin()
 	defer x.end(r)
 	m, ok := x.structure.(*multi[P])
@@ -235,22 +244,26 @@ func (x *Index[P]) NearEither(points []P, radius int, found []Both) {
 	if r.either == nil {
 		r.either = new([2][maxAsked]nearest)
 	}
-	for len(points) > 0 {
-		var q [maxAsked]P
-		n := min(len(points), maxAsked)
-		near, opposite := r.either[0][:n], r.either[1][:n]
-		for i := range n {
-			q[i] = permute(points[i])
-			near[i].begin(radius, 0, found[i].Near)
-			opposite[i].begin(radius, 0, found[i].Opposite)
-		}
-		m.nearEither(q[:n], near, opposite)
-		for i := range n {
-			found[i].Near, _ = near[i].finish()
-			found[i].Opposite, _ = opposite[i].finish()
-		}
-		points, found = points[n:], found[n:]
+	var q [maxAsked]P
+	near, opposite := r.either[0][:len(points)], r.either[1][:len(points)]
+	for i, p := range points {
+		q[i] = permute(p)
+		near[i].begin(radius, 0, found[i].Near)
+		opposite[i].begin(radius, 0, found[i].Opposite)
 	}
+	m.nearEither(q[:len(points)], near, opposite)
+	for i := range points {
+		found[i].Near = r.finish(&near[i])
+		found[i].Opposite = r.finish(&opposite[i])
+	}
+}
+
+// finish is that of n, with the room that the reader has for sorting.
+func (r *reader) finish(n *nearest) []Neighbour {
+	n.spare = r.nearest.spare
+	found, _ := n.finish()
+	r.nearest.spare, n.spare = n.spare, nil
+	return found
 }
 
 // Stats returns the size of the index.

@@ -186,9 +186,10 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, levels []l
 	rnd := newRand(t)
 	points := clustered[P](rnd, fixed+loose)
 	if largest > 16 {
-		// The odd ones are now few enough to be kept apart, now too many, and now gone.
+		// Either odd ones are few, and some stay. Or they come to be too many, and are removed now and then.
+		few := rnd.IntN(2) == 0
 		for i, p := range points {
-			if weighsOdd(p) && (i < fixed || rnd.IntN(8) > 0) {
+			if weighsOdd(p) && (few && i%50 != 0 || !few && (i < fixed || i%8 != 0)) {
 				points[i] = flip(p, rnd.IntN(width[P]()))
 			}
 		}
@@ -244,6 +245,12 @@ func millions[P Point](t *testing.T, deadline time.Time, largest int, levels []l
 	for i := 0; i%512 != 0 || time.Now().Before(deadline) && !t.Failed(); i++ {
 		if i%20_000 == 0 { // growing, shrinking, and between
 			target = []int{0, loose, loose / 2, 10}[rnd.IntN(4)]
+			for j, p := range points[fixed:] {
+				if in[j] && weighsOdd(p) {
+					in[j] = false
+					x.Remove(p)
+				}
+			}
 		}
 		j := rnd.IntN(loose)
 		if rnd.IntN(3) == 0 { // any
@@ -374,6 +381,7 @@ func together(t *testing.T, levels []level) {
 		}
 		x.Insert(p)
 	}
+	gaveUp := 0
 	ask := func(when string, apart bool) {
 		t.Helper()
 		if (m.odd.Load() != nil) != apart {
@@ -398,6 +406,23 @@ func together(t *testing.T, levels []level) {
 				}
 				found := make([]Both, n)
 				x.NearEither(points, radius, found)
+				for r := x.readers.head.Load(); r != nil; r = r.next {
+					if r.either == nil || r.either[0][0].search == nil {
+						continue
+					}
+					for _, a := range r.either[0][0].search.asked {
+						if a.budget < 0 {
+							gaveUp++
+						}
+					}
+					spare := cap(r.nearest.spare)
+					for i := range maxAsked {
+						spare += cap(r.either[0][i].spare) + cap(r.either[1][i].spare)
+					}
+					if spare > 33_000 {
+						t.Errorf("a reader keeps room for %d neighbours", spare)
+					}
+				}
 				for i, p := range points {
 					for j, p := range []Point256{p, complement(p)} {
 						want := nearest{radius: radius}
@@ -413,6 +438,9 @@ func together(t *testing.T, levels []level) {
 		}
 	}
 	ask("no odd ones", true)
+	if gaveUp == 0 {
+		t.Error("no point was in a crowd")
+	}
 	for range maxOdd {
 		p := random[Point256](rnd)
 		if !weighsOdd(p) {
@@ -437,6 +465,58 @@ func together(t *testing.T, levels []level) {
 	x.Insert(one)
 	x.Remove(odd[0])
 	ask("and one", true)
+}
+
+// TestHugeSpares: a large folded table has the blocks that its buckets go on in in huge pages, which are given back when no
+// reader can be looking at them.
+func TestHugeSpares(t *testing.T) {
+	rnd := newRand(t)
+	before := mappedBytes.Load()
+	x := shaped[Point256]([]level{{thirteen, 13, 2}})
+	m := x.structure.(*multi[Point256])
+	for _, p := range clustered[Point256](rnd, 3000) {
+		x.Insert(p)
+	}
+	centre := random[Point256](rnd)
+	for range 8000 {
+		x.Insert(shaken(rnd, centre, rnd.IntN(20)))
+	}
+	check(t, x)
+	m.always = true
+	for _, k := range kernels() {
+		m.kernel = k
+		for range 20 {
+			likeScan(t, x, shaken(rnd, centre, rnd.IntN(40)), 31, 0)
+		}
+	}
+	huge := 0
+	tables := m.ring.Load()
+	for c := range tables.cut.words {
+		for _, s := range *tables.tables[c].Load().spares.Load() {
+			if s.mem.mapped != nil {
+				huge++
+			}
+		}
+	}
+	if raceBuild || runtime.GOOS != "linux" {
+		return // maps nothing
+	}
+	if huge < tables.cut.words {
+		t.Errorf("%d huge pages of spares for %d tables", huge, tables.cut.words)
+	}
+	held := x.begin()
+	x.BeginBulk()
+	x.Insert(random[Point256](rnd))
+	check(t, x)
+	waiting := mappedBytes.Load()
+	x.end(held)
+	x.Insert(random[Point256](rnd))
+	for range 3 { // not all at once
+		x.Insert(random[Point256](rnd))
+	}
+	if left := mappedBytes.Load() - before; left >= int64(huge*hugePage) || waiting-before < int64(huge*hugePage) {
+		t.Errorf("%d bytes mapped, %d when a reader might still look at them", left, waiting-before)
+	}
 }
 
 // TestNarrowWords: in words too narrow for as many buckets as the others have, tables have fewer and longer ones.

@@ -54,6 +54,8 @@ const (
 	// sweeps, took a tenth more time, as the processor finds the addresses of several pages at the same time.
 	maxLanes = 64
 	maxFulls = 32
+	// And candidates, of which chains can have any number.
+	maxCandidates = 256
 	// Lines fetched ahead of the bucket that the kernel is at, and buckets at most.
 	// The processor keeps few more on their way.
 	linesAhead   = 64
@@ -159,7 +161,7 @@ func (s *search) forget() {
 func (m *multi[P]) prepare(q []P, r *ring, odd *oddPoints[P], radius int, either bool, s *search) bool {
 	n := int(m.n.Load())
 	scan := float64(n) * r.cut.costScan(radius)
-	budget := 4 * (int(scan/costCandidate) + 256)
+	budget := 4 * (int(scan/costCandidate) + maxCandidates)
 	if m.always {
 		budget = math.MaxInt
 	}
@@ -306,15 +308,15 @@ func (m *multi[P]) sweep(q []P, s *search, into, opposite []nearest) {
 			s.done += sw.n
 			nhits, nfull := m.kernel.sweep(sw, &s.hits[0], &s.full[0])
 			m.collect(i, s.hits[:nhits], s)
-			if len(s.lanes) >= maxLanes {
-				m.verify(q, s, into, opposite)
-			}
 			for _, left := range s.full[:nfull] {
 				flip := b.flips[from+sw.n-int(left)]
 				s.fulls = append(s.fulls, full{sw.key ^ int(flip&keyMask), uint16(i), int8(sw.allow - int(flip>>keyBits)), true})
 			}
 			if len(s.fulls) >= maxFulls {
 				m.chain(s)
+			}
+			if len(s.lanes) >= maxLanes || len(s.candidates) >= maxCandidates {
+				m.verify(q, s, into, opposite)
 			}
 		}
 	}

@@ -14,7 +14,8 @@ type split distances
 // makeSplits returns the split for each radius for so many words:
 // thresholds as equal as possible, because the number of keys grows twelvefold
 // with each bit, and the larger ones spread evenly over the ring, because a pair of
-// neighbours is filtered by the sum of theirs. If first is given, it says which words have them first.
+// neighbours is filtered by the sum of theirs. If first is given, it is all words in the
+// order in which they get them.
 func makeSplits(words int, first []int) []split {
 	largest := words*(maxThreshold+1) - 1
 	all := make([]split, largest+1)

@@ -140,16 +140,11 @@ func (l *Lists) Lookup(q Query) (r Result) {
 }
 
 // LookupAll is Lookup for several queries, in less time than one after the other takes, as the index is
-// searched for many hashes together. It calls answer with the number of each query and its result, in their order.
+// searched for several hashes together. It calls answer with the number of each query and its result, in their order; some
+// of the next may have been decided before it returns.
 func (l *Lists) LookupAll(queries []Query, answer func(i int, r *Result)) {
 	for from := 0; from < len(queries); {
-		n, hashes := 0, 0
-		for _, q := range queries[from:] {
-			if hashes += max(1, countPairs(q.Probes)); n > 0 && hashes > maxTogether {
-				break
-			}
-			n++
-		}
+		n := together(queries[from:])
 		results := l.lookupTogether(queries[from : from+n])
 		for i := range results {
 			answer(from+i, &results[i])
@@ -158,18 +153,31 @@ func (l *Lists) LookupAll(queries []Query, answer func(i int, r *Result)) {
 	}
 }
 
-// maxTogether bounds how many hashes of several queries are searched for before writers have their turn: for a millisecond
-// or two, among ten million. More at a time would gain nothing.
-const maxTogether = 32
+// maxTogether bounds how many hashes of several queries are searched for before writers have their turn, and whoever waits
+// behind them: a third of a millisecond, among ten million, but two scans for each that is in a crowd. With 32 at a time each
+// would take a twentieth less.
+const maxTogether = 8
+
+// together is how many of the queries, at least the first, are looked up under one lock.
+func together(queries []Query) (n int) {
+	hashes := 0
+	for _, q := range queries {
+		if hashes += max(1, len(q.Probes)-countPairs(q.Probes)); n > 0 && hashes > maxTogether {
+			break
+		}
+		n++
+	}
+	return n
+}
 
 func (l *Lists) lookupTogether(queries []Query) []Result {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := time.Now()
-	near := l.fold.nearPairs(queries)
+	pairs := l.fold.pairs(queries)
 	results := make([]Result, len(queries))
 	for i := range queries {
-		results[i], _ = l.lookupNear(&queries[i], &near, &l.policy, now)
+		results[i], _ = l.lookupNear(&queries[i], pairs, &l.policy, now)
 	}
 	return results
 }
@@ -177,14 +185,13 @@ func (l *Lists) lookupTogether(queries []Query) []Result {
 // lookup is Lookup by a policy at a time, and returns the candidates too, of which those beyond the
 // query's limit are cut off. The lock is held.
 func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candidate) {
-	near := l.fold.nearPairs([]Query{*q})
-	return l.lookupNear(q, &near, policy, now)
+	return l.lookupNear(q, l.fold.pairs([]Query{*q}), policy, now)
 }
 
-// lookupNear is lookup, and takes what is near the pairs of q from near.
-func (l *Lists) lookupNear(q *Query, near *[]bktree.Both, policy *Policy, now time.Time) (Result, []candidate) {
+// lookupNear is lookup, and takes what is near the pairs of q from pairs.
+func (l *Lists) lookupNear(q *Query, pairs *pairs, policy *Policy, now time.Time) (Result, []candidate) {
 	f := l.fold
-	found := f.videos(f.candidates(q, near, now.Unix()), q.Probes, &l.policy)
+	found := f.videos(f.candidates(q, pairs, now.Unix()), q.Probes, &l.policy)
 	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
 	if len(found) == 0 {
 		return r, nil
@@ -233,25 +240,48 @@ func countPairs(probes []Probe) (n int) {
 	return n
 }
 
-// nearPairs returns what is near each pair of the queries, in their order.
-func (f *fold) nearPairs(queries []Query) []bktree.Both {
-	var hashes []Hash
+// pairs are the pairs of some queries, in their order. They are searched for some at a time.
+type pairs struct {
+	f      *fold
+	hashes []Hash // of each the first
+	found  []bktree.Both
+	next   int // of found
+}
+
+func (f *fold) pairs(queries []Query) *pairs {
+	p := &pairs{f: f}
 	for _, q := range queries {
 		for i := 0; i < len(q.Probes); i++ {
 			if isPair(q.Probes, i) {
-				hashes = append(hashes, q.Probes[i].Hash)
+				p.hashes = append(p.hashes, q.Probes[i].Hash)
 				i++
 			}
 		}
 	}
-	found := make([]bktree.Both, len(hashes))
-	f.points[PDQ].nearEither(hashes, f.radius[PDQ], found)
-	return found
+	return p
+}
+
+// near returns what is near the next pair. It is good until the next call.
+func (p *pairs) near() *bktree.Both {
+	if p.next == len(p.found) {
+		n := min(len(p.hashes), maxTogether)
+		if p.found == nil {
+			p.found = make([]bktree.Both, n)
+		}
+		p.found, p.next = p.found[:n], 0
+		for i := range p.found {
+			p.found[i] = bktree.Both{Near: p.found[i].Near[:0], Opposite: p.found[i].Opposite[:0]}
+		}
+		p.f.points[PDQ].nearEither(p.hashes[:n], p.f.radius[PDQ], p.found)
+		p.hashes = p.hashes[n:]
+	}
+	p.next++
+	return &p.found[p.next-1]
 }
 
 // candidates finds the postings in force within their lists' radii, each once for
-// each frame, and of one issuer not more than are weighed. What is near pairs it takes from the front of pairs.
-func (f *fold) candidates(q *Query, pairs *[]bktree.Both, now int64) []candidate {
+// each frame, and of one issuer not more than are weighed. What is near its pairs it takes from pairs.
+func (f *fold) candidates(q *Query, pairs *pairs, now int64) []candidate {
 	var found []candidate
 	type place struct {
 		posting uint32
@@ -259,7 +289,7 @@ func (f *fold) candidates(q *Query, pairs *[]bktree.Both, now int64) []candidate
 	}
 	var at map[place]int // where in found
 	met := crowd{}       // of one point
-	var near []bktree.Neighbour
+	var near, alone []bktree.Neighbour
 	var pair *bktree.Both // of which this probe is the second
 	for i, probe := range q.Probes {
 		a := probe.Hash.alg
@@ -270,10 +300,11 @@ func (f *fold) candidates(q *Query, pairs *[]bktree.Both, now int64) []candidate
 		case pair != nil:
 			near, pair = pair.Opposite, nil
 		case isPair(q.Probes, i):
-			pair = &(*pairs)[0]
-			near, *pairs = pair.Near, (*pairs)[1:]
+			pair = pairs.near()
+			near = pair.Near
 		default:
-			near = f.points[a].near(probe.Hash, f.radius[a], nil)
+			alone = f.points[a].near(probe.Hash, f.radius[a], alone[:0])
+			near = alone
 		}
 		alike := maxAlike
 		if a == VPDQ {

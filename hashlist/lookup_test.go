@@ -100,14 +100,17 @@ func TestLookupAgainstModel(t *testing.T) {
 		if answered != len(together) {
 			t.Fatalf("%d of %d queries answered", answered, len(together))
 		}
-		var got []string
-		for _, m := range r.Matches {
-			got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))
-		}
 		want := modelLookup(heard, q, p.Own)
-		slices.Sort(got)
-		if !slices.Equal(got, want) {
-			t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		// With each probe often enough that they are not all searched for at a time.
+		for _, r := range []Result{r, l.Lookup(Query{Probes: slices.Repeat(q.Probes, 2*maxTogether), Lists: q.Lists})} {
+			var got []string
+			for _, m := range r.Matches {
+				got = append(got, fmt.Sprintf("%s %v %d %v %v", m.Statement, m.Probe.Hash.Algorithm(), m.Distance, m.Action, m.Labels))
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, want) {
+				t.Fatalf("got\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
 		}
 		own := func(list string) bool { return p.Own == "" || strings.HasPrefix(list, p.Own+"/") }
 		settled := func(m Match) (confirmed, ignored bool) {
@@ -543,5 +546,37 @@ func BenchmarkLookup(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestTogether: the lock is held for few hashes at a time, of whatever kind, and for a query of many alone.
+func TestTogether(t *testing.T) {
+	r := rand.NewChaCha8([32]byte{1})
+	query := func(pairs, others int) (q Query) {
+		for range pairs {
+			h := randomHash(r, PDQ)
+			q.Probes = append(q.Probes, Probe{Hash: h}, Probe{Hash: h.Complement()})
+		}
+		for range others {
+			q.Probes = append(q.Probes, Probe{Hash: randomHash(r, VPDQ)})
+		}
+		return q
+	}
+	for _, c := range []struct {
+		queries []Query
+		want    int
+	}{
+		{[]Query{query(256, 0)}, 1},
+		{[]Query{query(0, 256), query(0, 1)}, 1},
+		{[]Query{query(1, 0), query(0, 256)}, 1},
+		{slices.Repeat([]Query{query(1, 0)}, 64), maxTogether},
+		{slices.Repeat([]Query{query(0, 1)}, 64), maxTogether},
+		{slices.Repeat([]Query{query(2, 2)}, 64), maxTogether / 4},
+		{slices.Repeat([]Query{{}}, 64), maxTogether},
+		{[]Query{query(1, 0), query(1, 0)}, 2},
+	} {
+		if got := together(c.queries); got != c.want {
+			t.Errorf("%d queries, the first of %d probes: %d together, want %d", len(c.queries), len(c.queries[0].Probes), got, c.want)
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/tocsin-fed/tocsin/hashlist"
@@ -15,7 +16,7 @@ import (
 )
 
 // A question is answered as an upload would be, and leaves nothing behind: the same asked again as uploads finds
-// the window, the queue, the digest, the acts, the audit log and the breaker as if nobody had asked.
+// the window, the queue, the digest, the acts, the audit log and the breaker as if nobody had asked. So does a message that is refused.
 func TestQuestionsAreNotKept(t *testing.T) {
 	db := testDB(t)
 	desk, err := platform.NewDesk(t.Context(), platform.Config{
@@ -102,6 +103,18 @@ func TestQuestionsAreNotKept(t *testing.T) {
 	for range 2 { // so that what is counted by the minute would be, too
 		ask(true)
 	}
+	// Nor does an upload leave anything whose message is refused for what comes after it.
+	stream, err := lookups.LookupStream(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Send(&pb.LookupStreamRequest{Lookups: []*pb.LookupRequest{
+		{Hashes: texts(hashes[:1]), Reference: &pb.Reference{Alias: "g.webp"}}, {Hashes: []string{"x"}},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = stream.Recv()
+	wantCode(t, "a bad lookup after a good one", err, codes.InvalidArgument)
 	for i, v := range questions {
 		want := pb.Verdict_VERDICT_REJECT
 		if i < 2 {
