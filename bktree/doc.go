@@ -77,12 +77,12 @@
 //
 // That alone would leave as many fingerprints to look at, in half as many buckets, twice as long. What it
 // gives is room for longer words: thirteen of 19 to 21 bits, with thresholds of 2 in five of them and 1 in eight at a radius
-// of 30, and buckets that are a single line for most words, three fifths full, at ten million points: 1,400 lines instead of twice 1,280. The bits of the next word
-// that are not in its fingerprint come first in the tag; and where a bucket is not full, four bits of the tags lie at the end
-// of its line, so that of three entries two need not be looked at. Entries are in an array of
-// their own here: as buckets are many and short, it matters more that their fingerprints are in few pages. Below seven million points two searches are
-// as fast, and less memory is needed, so a folded index begins like any other and moves over, some points with
-// each insert.
+// of 30, and buckets that are a single line for most words, three fifths full, at ten million points: 1,400 lines instead
+// of twice 1,280. The bits of the next word that are not in its fingerprint come first in the tag; and where a bucket is not
+// full, four bits of the tags lie at the end of its line, so that of three entries two need not be looked at. Entries are in an
+// array of their own here: as buckets are many and short, it matters more that their fingerprints are in few pages. Below
+// seven million points two searches are as fast, and less memory is needed, so a folded index begins like any other and
+// moves over, some points with each insert.
 //
 // # What the machine likes
 //
@@ -144,11 +144,12 @@
 // that machine ran a third faster: one search took 30. Near of the folded index takes as long as NearEither.
 //
 // At 1M a search reads 272 lines of fingerprints at random from 250 MB, and at 10M some 1,360 from 1.2 GB, where
-// each bucket is in a page of its own; 256 and 1,280 for a point with as many ones as zeros. To read these and look at none takes this machine four fifths of the time of a search
-// at 1M and half of it at 10M. So what is left to gain is in reading fewer lines, and from fewer pages, not in comparing faster: a kernel of half
-// the instructions gained 4 %. Nor did it help to fetch further ahead or less far, to fetch more lines while candidates are looked at,
-// to fetch past the larger caches (prefetchnta), to cut folded points into fourteen words, or to leave every other line
-// to the processor's own fetching; to spread buckets so that they share no sets of the cache gained 2 %.
+// each bucket is in a page of its own; 256 and 1,280 for a point with as many ones as zeros. To read these and look at
+// none takes this machine four fifths of the time of a search at 1M and half of it at 10M. So what is left to gain is
+// in reading fewer lines, and from fewer pages, not in comparing faster: a kernel of half the instructions gained 4 %.
+// Nor did it help to fetch further ahead or less far, to fetch more lines while candidates are looked at, to fetch past
+// the larger caches (prefetchnta), to cut folded points into fourteen words, or to leave every other line to the
+// processor's own fetching; to spread buckets so that they share no sets of the cache gained 2 %.
 //
 // A point of 256 bits takes 240 bytes at a million and 159 at ten million, all told; just after
 // the tables have grown it may be 350, also while a folded index moves over. An insert takes 2.7

@@ -81,8 +81,9 @@ func New[P Point]() *Index[P] {
 }
 
 // NewFolded returns an empty Index for points of 256 bits that are looked up with NearEither. With some seven million
-// points or more that takes three quarters of two calls of Near, and a call of Near half as long again as with New;
-// below it is like New. When it gets there by inserts, these take many times as long for about a million points, and a point takes some 350 bytes meanwhile.
+// points or more that takes three fifths of two calls of Near, and a call of Near a sixth longer than with New;
+// below it is like New. When it gets there by inserts, these take many times as long for about a million points, and
+// a point takes some 350 bytes meanwhile.
 func NewFolded() *Index[Point256] {
 	x := New[Point256]()
 	x.structure.(*multi[Point256]).levels = levelsFolded
