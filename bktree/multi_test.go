@@ -375,7 +375,7 @@ func together(t *testing.T, levels []level) {
 	}
 	crowd := random[Point256](rnd)
 	for range sized(4000) {
-		p := shaken(rnd, crowd, rnd.IntN(24))
+		p := shaken(rnd, crowd, rnd.IntN(12))
 		if weighsOdd(p) {
 			p = flip(p, rnd.IntN(256))
 		}
@@ -393,7 +393,7 @@ func together(t *testing.T, levels []level) {
 				for i := range points {
 					switch p := asked[rnd.IntN(len(asked))]; {
 					case rnd.IntN(9) == 0:
-						points[i] = shaken(rnd, crowd, rnd.IntN(24))
+						points[i] = shaken(rnd, crowd, rnd.IntN(6))
 					case len(odd) > 0 && rnd.IntN(3) == 0:
 						points[i] = shaken(rnd, odd[rnd.IntN(len(odd))], rnd.IntN(radius+1))
 					default:
@@ -403,6 +403,7 @@ func together(t *testing.T, levels []level) {
 						points[i] = complement(points[i])
 					}
 				}
+				points[n-1] = complement(shaken(rnd, crowd, rnd.IntN(6))) // in the search that the reader remembers
 				found := make([]Both, n)
 				x.NearEither(points, radius, found)
 				for r := x.readers.head.Load(); r != nil; r = r.next {
