@@ -51,7 +51,7 @@ func (l *Lists) Explain(q Query) Explanation {
 	}
 	held := q
 	held.held = true
-	for _, c := range f.candidates(&held, f.pairs([]Query{held}), now.Unix()) {
+	for _, c := range f.candidates(&held, f.searchPairs([]Query{held}), now.Unix()) {
 		if id := f.stmts[f.postings[c.posting].stmt].id; len(e.Held) < maxStatements && !slices.Contains(e.Held, id) {
 			e.Held = append(e.Held, id)
 		}

@@ -2,6 +2,7 @@ package hashlist
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"time"
 
@@ -162,7 +163,11 @@ const maxTogether = 8
 func together(queries []Query) (n int) {
 	hashes := 0
 	for _, q := range queries {
-		if hashes += max(1, len(q.Probes)-countPairs(q.Probes)); n > 0 && hashes > maxTogether {
+		searches := len(q.Probes)
+		for range pairsIn(q.Probes) {
+			searches--
+		}
+		if hashes += max(1, searches); n > 0 && hashes > maxTogether {
 			break
 		}
 		n++
@@ -174,7 +179,7 @@ func (l *Lists) lookupTogether(queries []Query) []Result {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	now := time.Now()
-	pairs := l.fold.pairs(queries)
+	pairs := l.fold.searchPairs(queries)
 	results := make([]Result, len(queries))
 	for i := range queries {
 		results[i], _ = l.lookupNear(&queries[i], pairs, &l.policy, now)
@@ -185,11 +190,11 @@ func (l *Lists) lookupTogether(queries []Query) []Result {
 // lookup is Lookup by a policy at a time, and returns the candidates too, of which those beyond the
 // query's limit are cut off. The lock is held.
 func (l *Lists) lookup(q *Query, policy *Policy, now time.Time) (Result, []candidate) {
-	return l.lookupNear(q, l.fold.pairs([]Query{*q}), policy, now)
+	return l.lookupNear(q, l.fold.searchPairs([]Query{*q}), policy, now)
 }
 
 // lookupNear is lookup, and takes what is near the pairs of q from pairs.
-func (l *Lists) lookupNear(q *Query, pairs *pairs, policy *Policy, now time.Time) (Result, []candidate) {
+func (l *Lists) lookupNear(q *Query, pairs *pairSearch, policy *Policy, now time.Time) (Result, []candidate) {
 	f := l.fold
 	found := f.videos(f.candidates(q, pairs, now.Unix()), q.Probes, &l.policy)
 	r := Result{Verdict: VerdictAllow, Reason: "nothing known against it", Seq: l.seq, generation: l.generation}
@@ -230,39 +235,39 @@ func isPair(probes []Probe, i int) bool {
 	return i+1 < len(probes) && probes[i].Hash.alg == PDQ && probes[i+1].Hash == probes[i].Hash.Complement()
 }
 
-func countPairs(probes []Probe) (n int) {
-	for i := 0; i < len(probes); i++ {
-		if isPair(probes, i) {
-			n++
+// pairsIn yields the first hash of each pair, and then passes over the second.
+func pairsIn(probes []Probe) iter.Seq[Hash] {
+	return func(yield func(Hash) bool) {
+		for i := 0; i < len(probes); i++ {
+			if !isPair(probes, i) {
+				continue
+			}
+			if !yield(probes[i].Hash) {
+				return
+			}
 			i++
 		}
 	}
-	return n
 }
 
-// pairs are the pairs of some queries, in their order. They are searched for some at a time.
-type pairs struct {
+// pairSearch finds what is near the pairs of some queries, in their order, some at a time.
+type pairSearch struct {
 	f      *fold
 	hashes []Hash // of each the first
 	found  []bktree.Both
 	next   int // of found
 }
 
-func (f *fold) pairs(queries []Query) *pairs {
-	p := &pairs{f: f}
+func (f *fold) searchPairs(queries []Query) *pairSearch {
+	p := &pairSearch{f: f}
 	for _, q := range queries {
-		for i := 0; i < len(q.Probes); i++ {
-			if isPair(q.Probes, i) {
-				p.hashes = append(p.hashes, q.Probes[i].Hash)
-				i++
-			}
-		}
+		p.hashes = slices.AppendSeq(p.hashes, pairsIn(q.Probes))
 	}
 	return p
 }
 
 // near returns what is near the next pair. It is good until the next call.
-func (p *pairs) near() *bktree.Both {
+func (p *pairSearch) near() *bktree.Both {
 	if p.next == len(p.found) {
 		n := min(len(p.hashes), maxTogether)
 		if p.found == nil {
@@ -281,7 +286,7 @@ func (p *pairs) near() *bktree.Both {
 
 // candidates finds the postings in force within their lists' radii, each once for
 // each frame, and of one issuer not more than are weighed. What is near its pairs it takes from pairs.
-func (f *fold) candidates(q *Query, pairs *pairs, now int64) []candidate {
+func (f *fold) candidates(q *Query, pairs *pairSearch, now int64) []candidate {
 	var found []candidate
 	type place struct {
 		posting uint32
