@@ -49,6 +49,8 @@ type LookupServiceClient interface {
 	LookupMedia(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[LookupMediaRequest, LookupMediaResponse], error)
 	// LookupStream answers requests in the order in which they come, without
 	// waiting for the next: a caller may send many before it reads the first answer.
+	// A request of which one lookup is refused ends the stream, and none of its
+	// lookups counts as an upload.
 	LookupStream(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[LookupStreamRequest, LookupStreamResponse], error)
 }
 
@@ -112,6 +114,8 @@ type LookupServiceServer interface {
 	LookupMedia(grpc.ClientStreamingServer[LookupMediaRequest, LookupMediaResponse]) error
 	// LookupStream answers requests in the order in which they come, without
 	// waiting for the next: a caller may send many before it reads the first answer.
+	// A request of which one lookup is refused ends the stream, and none of its
+	// lookups counts as an upload.
 	LookupStream(grpc.BidiStreamingServer[LookupStreamRequest, LookupStreamResponse]) error
 	mustEmbedUnimplementedLookupServiceServer()
 }
